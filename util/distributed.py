@@ -1,0 +1,161 @@
+"""Several processes as one: start-up and the few exchanges that the project needs.
+
+Every function also works in a process that runs alone, where it costs nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+from collections.abc import MutableMapping
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+# The main process may compute metrics for a while before the others hear from it again.
+_TIMEOUT = datetime.timedelta(minutes=60)
+
+
+def initialize(device: str, local_rank: int | None = None) -> torch.device:
+    """Join the other processes of this run, if there are any, and choose this one's device.
+
+    The launcher is recognised by its environment: `torchrun` and `python -m
+    torch.distributed.launch` (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT), SLURM's
+    `srun` (SLURM_PROCID and its like), or none.  Tensors travel by NCCL on CUDA, by Gloo on the
+    CPU.
+
+    Args:
+        device: "cuda", "cuda:1", "cpu"; several processes on CUDA take one GPU each by their
+            local rank.
+        local_rank: this process' number on its machine, where the launcher passes it as an
+            argument only.
+
+    Returns:
+        The device of this process.
+
+    Raises:
+        ValueError: CUDA is asked for but absent, or there are more processes than GPUs.
+    """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"--device {device}: PyTorch sees no CUDA device here. Use --device cpu, or check the "
+            f"driver (nvidia-smi) and CUDA_VISIBLE_DEVICES."
+        )
+    _translate_slurm(os.environ)
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        chosen = torch.device(device)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        return chosen
+
+    local_rank = int(os.environ.get("LOCAL_RANK", local_rank or 0))
+    if torch.device(device).type == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise ValueError(
+                f"Process {local_rank} of this machine has no GPU: {torch.cuda.device_count()} "
+                f"visible. Start one process per GPU."
+            )
+        chosen = torch.device("cuda", local_rank)
+        torch.cuda.set_device(chosen)
+        backend = "cpu:gloo,cuda:nccl"  # Python objects travel through CPU memory
+    else:
+        chosen = torch.device(device)
+        backend = "gloo"
+    dist.init_process_group(backend, timeout=_TIMEOUT)
+    return chosen
+
+
+def shutdown() -> None:
+    """Leave the group of processes; a process that runs alone has none."""
+    if is_distributed():
+        dist.destroy_process_group()
+
+
+def is_distributed() -> bool:
+    """Whether there is a group of processes (possibly of one)."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """The number of this process, 0 if it runs alone."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def is_main_process() -> bool:
+    """Whether this process prints and writes files."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if is_distributed():
+        dist.barrier()
+
+
+def reduce_mean(tensor: Tensor) -> Tensor:
+    """The mean of a floating-point tensor over the processes, the same on all of them.
+
+    It carries no gradient.  A NaN of any process is a NaN everywhere.
+    """
+    tensor = tensor.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+        tensor /= world_size()
+    return tensor
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is set on at least one process."""
+    return any(all_gather_object(bool(flag)))
+
+
+def all_gather_object(value: T) -> list[T]:
+    """Every process' picklable `value`, in order of rank, on every process."""
+    if world_size() == 1:
+        return [value]
+    values: list = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast_object(value: T) -> T:
+    """The main process' picklable `value`, on every process."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def _translate_slurm(environment: MutableMapping[str, str]) -> None:
+    """Fill in torchrun's variables from those of `srun`, unless another launcher has set them."""
+    # srun alone sets SLURM_STEP_NUM_TASKS.  The shell of an sbatch job has a SLURM_PROCID too,
+    # but no companions that would ever join it.
+    if "RANK" in environment or "SLURM_PROCID" not in environment:
+        return
+    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) < 2:
+        return
+    environment["RANK"] = environment["SLURM_PROCID"]
+    environment["WORLD_SIZE"] = environment["SLURM_STEP_NUM_TASKS"]
+    environment["LOCAL_RANK"] = environment.get("SLURM_LOCALID", "0")
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
+    environment.setdefault("MASTER_ADDR", _first_node(nodes) or "127.0.0.1")
+    # The same for the whole job, and another one for a job that shares the machine.
+    port = 20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000
+    environment.setdefault("MASTER_PORT", str(port))
+
+
+def _first_node(nodes: str) -> str:
+    """The first host of SLURM's notation: "gpu[003-005,9],login" -> "gpu003"."""
+    match = re.match(r"([^\[,]*)(?:\[(\w+)[^\]]*\]([^,]*))?", nodes)
+    return "".join(part or "" for part in match.groups())
