@@ -1,0 +1,274 @@
+"""Augmentation of raw samples (Appendix A.2), on torchvision's v2 functions and tv_tensors.
+
+Every function takes a raw `Sample` and returns a new one; nothing is changed in place. All random
+draws come from the generator that is passed in. Pixel i of a picture has the coordinate i, as in
+COCO's keypoints; a flip therefore maps x to width - 1 - x, and edges of boxes to width - x.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+from torchvision.ops import box_convert
+from torchvision.transforms.v2 import functional as F
+
+from datasets.sample import Sample
+from datasets.scribble import draw_scribble
+from datasets.skeleton import COCO, Skeleton
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# A new scribble is drawn after a crop where the mask keeps more pixels than this.
+MIN_MASK_FOR_SCRIBBLE = 100
+
+# "left", "left-hand", "leftmost" ... but not "bright" or "upright"
+_SIDE_WORD = re.compile(r"\b(left|right)(?=(?:most|hand|handed|wards?)?\b)", re.IGNORECASE)
+
+
+class EvaluationTransform:
+    """Resize a picture to a given longer side.
+
+    Args:
+        max_side: longer side in pixels.
+    """
+
+    def __init__(self, max_side: int) -> None:
+        self.max_side = max_side
+
+    def __call__(self, sample: Sample, generator: np.random.Generator | None = None) -> Sample:
+        """Raw sample -> raw sample; the generator is not used."""
+        height, width = sample.image.shape[-2:]
+        return resize(sample, *size_for_longer_side(height, width, self.max_side))
+
+
+class TrainingTransform:
+    """The paper's augmentation: flip, then resize, or resize, crop and resize.
+
+    Sides of the crop that the picture does not have shrink to the picture's.
+
+    Args:
+        short_sides: shorter sides of the final resize, in pixels; one is drawn.
+        max_side: the longer side stays at most this.
+        crop_short_sides: shorter sides of the resize before the crop; one is drawn.
+        crop_range: smallest and largest side of the crop.
+        flip_probability: of the horizontal flip.
+        drop_cropped_keypoints: keypoints outside the crop become unlabelled; otherwise they move to
+            its border and stay labelled, as published.
+        skeleton: keypoint definition, for the flip.
+
+    Raises:
+        ValueError: a setting is empty or out of range.
+    """
+
+    def __init__(
+        self,
+        short_sides: Sequence[int],
+        max_side: int,
+        crop_short_sides: Sequence[int],
+        crop_range: tuple[int, int],
+        flip_probability: float = 0.5,
+        drop_cropped_keypoints: bool = False,
+        skeleton: Skeleton = COCO,
+    ) -> None:
+        for name, sides in (("short_sides", short_sides), ("crop_short_sides", crop_short_sides)):
+            if len(sides) == 0 or min(sides) < 1:
+                raise ValueError(f"{name} has to list at least one positive side, got {sides}.")
+        if len(crop_range) != 2 or not 1 <= crop_range[0] <= crop_range[1]:
+            raise ValueError(f"crop_range has to be (smallest, largest) side, got {crop_range}.")
+        if not 0 <= flip_probability <= 1:
+            raise ValueError(f"flip_probability has to lie in [0, 1], got {flip_probability}.")
+        self.short_sides = tuple(short_sides)
+        self.max_side = max_side
+        self.crop_short_sides = tuple(crop_short_sides)
+        self.crop_range = tuple(crop_range)
+        self.flip_probability = flip_probability
+        self.drop_cropped_keypoints = drop_cropped_keypoints
+        self.skeleton = skeleton
+
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample | None:
+        """Raw sample -> raw sample, or None where the crop left nothing of the person."""
+        if generator.random() < self.flip_probability:
+            sample = horizontal_flip(sample, self.skeleton)
+        if generator.random() < 0.5:
+            height, width = sample.image.shape[-2:]
+            side = int(generator.choice(self.crop_short_sides))
+            sample = resize(sample, *size_for_shorter_side(height, width, side))
+            cropped = crop(
+                sample,
+                *self._draw_crop(*sample.image.shape[-2:], generator),
+                generator,
+                drop_keypoints=self.drop_cropped_keypoints,
+            )
+            if cropped is None:
+                return None
+            sample = cropped
+        height, width = sample.image.shape[-2:]
+        side = int(generator.choice(self.short_sides))
+        return resize(sample, *size_for_shorter_side(height, width, side, self.max_side))
+
+    def _draw_crop(
+        self, height: int, width: int, generator: np.random.Generator
+    ) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a random crop, in pixels."""
+        smallest, largest = self.crop_range
+        crop_height = int(generator.integers(min(smallest, height), min(largest, height) + 1))
+        crop_width = int(generator.integers(min(smallest, width), min(largest, width) + 1))
+        top = int(generator.integers(height - crop_height + 1))
+        left = int(generator.integers(width - crop_width + 1))
+        return top, left, crop_height, crop_width
+
+
+def size_for_shorter_side(
+    height: int, width: int, side: int, max_side: int | None = None
+) -> tuple[int, int]:
+    """(height, width) with the given shorter side, less where the longer would exceed max_side."""
+    scale = side / min(height, width)
+    if max_side is not None:
+        scale = min(scale, max_side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def size_for_longer_side(height: int, width: int, side: int) -> tuple[int, int]:
+    """(height, width) with the given longer side and the same shape."""
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def horizontal_flip(sample: Sample, skeleton: Skeleton = COCO) -> Sample:
+    """Mirror the picture, and with it the sides of the keypoints and of the caption's words."""
+    image, target = _apply(F.horizontal_flip, sample)
+    permutation = list(skeleton.flip_permutation)
+    target["keypoints"] = tv_tensors.wrap(
+        target["keypoints"][:, permutation], like=target["keypoints"]
+    )
+    target["visible"] = target["visible"][:, permutation]
+    if "caption" in target:
+        target["caption"] = swap_sides(target["caption"])
+    return Sample(image, target)
+
+
+def swap_sides(caption: str) -> str:
+    """Exchange left and right as whole words ("left-hand", "Leftmost"), keeping capitals."""
+
+    def other(match: re.Match[str]) -> str:
+        word = match.group()
+        swapped = "right" if word.lower() == "left" else "left"
+        if word.isupper():
+            return swapped.upper()
+        return swapped.capitalize() if word[0].isupper() else swapped
+
+    return _SIDE_WORD.sub(other, caption)
+
+
+def resize(sample: Sample, height: int, width: int) -> Sample:
+    """Resize the picture to (height, width) pixels: antialiased bilinear, masks nearest."""
+    old_height, old_width = sample.image.shape[-2:]
+    if (old_height, old_width) == (height, width):
+        return sample
+    image, target = _apply(F.resize, sample, size=[height, width], antialias=True)
+    target["area"] = target["area"] * (height / old_height) * (width / old_width)
+    return Sample(image, target)
+
+
+def crop(
+    sample: Sample,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    generator: np.random.Generator,
+    drop_keypoints: bool = False,
+) -> Sample | None:
+    """Cut out a part of the picture.
+
+    The area shrinks by the same factor as the mask. Where scribble points are left outside the
+    mask, a new scribble is drawn inside it; if the mask keeps too few pixels for that, the points
+    move to its nearest pixels.
+
+    Args:
+        sample: raw sample.
+        top: first row.
+        left: first column.
+        height: rows, inside the picture.
+        width: columns, inside the picture.
+        generator: for the new scribble.
+        drop_keypoints: keypoints outside become unlabelled; otherwise they stay labelled. Either
+            way they move to the border.
+
+    Returns:
+        Raw sample, or None where nothing is left of the person's box or mask.
+    """
+    image, target = _apply(F.crop, sample, top=top, left=left, height=height, width=width)
+    boxes = F.clamp_bounding_boxes(target["boxes"])
+    mask = target["masks"][0].numpy()
+    x0, y0, x1, y1 = boxes[0].tolist()
+    if x1 <= x0 or y1 <= y0 or not mask.any():
+        return None
+    target["boxes"] = boxes
+    target["area"] = target["area"] * (float(mask.sum()) / float(sample.target["masks"].sum()))
+
+    if drop_keypoints:
+        x, y = target["keypoints"].unbind(-1)
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        target["visible"] = target["visible"] & inside
+    target["keypoints"] = F.clamp_keypoints(target["keypoints"])
+
+    if "scribble" in target:
+        points = _scribble_inside(target["scribble"].numpy(), mask, generator)
+        target["scribble"] = tv_tensors.wrap(torch.from_numpy(points), like=target["scribble"])
+    return Sample(image, target)
+
+
+def _scribble_inside(
+    points: np.ndarray, mask: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """The scribble [12, 2], or a new one where points are not on the (non-empty) mask [h, w]."""
+    columns, rows = np.rint(points).astype(np.int64).T
+    in_picture = (columns >= 0) & (rows >= 0) & (columns < mask.shape[1]) & (rows < mask.shape[0])
+    on_mask = in_picture.copy()
+    on_mask[in_picture] = mask[rows[in_picture], columns[in_picture]]
+    if on_mask.all():
+        return points
+    if np.count_nonzero(mask) > MIN_MASK_FOR_SCRIBBLE:
+        return draw_scribble(mask, generator)
+    mask_points = np.argwhere(mask)[:, ::-1].astype(np.float32)
+    distances = np.square(points[:, None] - mask_points[None]).sum(-1)
+    return np.where(on_mask[:, None], points, mask_points[distances.argmin(1)])
+
+
+def normalize(sample: Sample) -> Sample:
+    """Raw sample -> finished sample; see `Sample` for both."""
+    height, width = sample.image.shape[-2:]
+    raw = {
+        key: value.as_subclass(torch.Tensor) if isinstance(value, tv_tensors.TVTensor) else value
+        for key, value in sample.target.items()
+    }
+    image = F.to_dtype(sample.image.as_subclass(torch.Tensor), torch.float32, scale=True)
+    visible = raw.pop("visible")[..., None].float()
+    keypoints = raw["keypoints"] / torch.tensor([width, height], dtype=torch.float32)
+    target = {
+        **raw,
+        "boxes": box_convert(raw["boxes"], "xyxy", "cxcywh")
+        / torch.tensor([width, height, width, height], dtype=torch.float32),
+        "keypoints": torch.cat((keypoints * visible, visible), dim=-1),
+        "area": raw["area"] / (height * width),
+        "size": torch.tensor([height, width]),
+    }
+    return Sample(F.normalize(image, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)), target)
+
+
+def _apply(
+    function: Callable[..., torch.Tensor], sample: Sample, **arguments: Any
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Apply a v2 function to the picture and to every target that follows its geometry."""
+    target = {
+        key: function(value, **arguments) if isinstance(value, tv_tensors.TVTensor) else value
+        for key, value in sample.target.items()
+    }
+    return function(sample.image, **arguments), target

@@ -1,0 +1,84 @@
+"""Reading picture files of any common kind into 8-bit RGB."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+def load_picture(
+    source: str | os.PathLike[str] | BinaryIO | Image.Image,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Read a picture as 8-bit RGB.
+
+    Grey, palette, CMYK and 16-bit pictures are converted, transparency is dropped. An EXIF
+    orientation is followed when `size` is None: the picture is then what a viewer shows. With
+    `size`, coordinates were annotated on a picture of that size: the stored pixels are taken as
+    they are if they have it, and turned by the EXIF orientation only if that gives it. (Where both
+    do, as with a half turn, the stored pixels win, as in the published code.)
+
+    Args:
+        source: path, open binary file or PIL picture.
+        size: (height, width) that the picture has to have, in pixels.
+
+    Returns:
+        [h, w, 3] uint8 RGB, a writable array of its own.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: not a picture, truncated, of unknown pixel format, or not of the wanted size.
+    """
+    if isinstance(source, Image.Image):
+        return _to_array(source, "the given picture", size)
+    name = str(source) if isinstance(source, (str, os.PathLike)) else repr(source)
+    if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
+        raise FileNotFoundError(f"Picture {name} does not exist; check the path.")
+    try:
+        with Image.open(source) as picture:
+            return _to_array(picture, name, size)
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{name} is not a picture that Pillow can read; give a JPEG, PNG or similar file."
+        ) from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow reports broken PNG chunks as SyntaxError.
+        raise ValueError(f"Picture {name} cannot be read ({error}); fetch it again.") from error
+
+
+def _to_array(picture: Image.Image, name: str, size: tuple[int, int] | None) -> np.ndarray:
+    """Orient and convert an open picture; arguments and result as in `load_picture`."""
+    if size is None:
+        picture = ImageOps.exif_transpose(picture)
+    elif (picture.height, picture.width) != tuple(size):
+        turned = ImageOps.exif_transpose(picture)
+        if (turned.height, turned.width) != tuple(size):
+            raise ValueError(
+                f"Picture {name} is {picture.width}x{picture.height} pixels (width x height), "
+                f"its entry says {size[1]}x{size[0]}; use the picture file or the annotation "
+                f"file that belongs to the other."
+            )
+        picture = turned
+    if picture.mode == "F":
+        raise ValueError(
+            f"Picture {name} has floating-point pixels, whose range is not defined; "
+            f"convert it to 8 or 16 bits."
+        )
+    if picture.mode.startswith("I"):
+        return _sixteen_bit_grey_to_rgb(np.asarray(picture), name)
+    return np.array(picture.convert("RGB"))
+
+
+def _sixteen_bit_grey_to_rgb(grey: np.ndarray, name: str) -> np.ndarray:
+    """Grey values 0..65535 [h, w] -> [h, w, 3] uint8; Pillow's own conversion would clip at 255."""
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError(
+            f"Picture {name} has grey values from {grey.min()} to {grey.max()}; expected at most "
+            f"16 bits (0 to 65535)."
+        )
+    eight_bit = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(eight_bit[:, :, None], 3, axis=2)
