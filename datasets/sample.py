@@ -25,9 +25,10 @@ class Sample:
 
     - image: [3, h, w] float32, ImageNet mean and standard deviation;
     - target: boxes [1, 4] cxcywh in [0, 1], labels [1] int64, keypoints [1, K, 3] (x and y in
-      [0, 1], visible 0 or 1; all 0 where unlabelled), area [1] as a fraction of the picture's, masks [1, h, w] bool,
-      scribble [12, 2] float32 pixels (absent without one), caption str (absent without one),
-      image_id int, size [2] int64 (h, w), orig_size [2] int64 (height, width) of the file.
+      [0, 1], visible 0 or 1; all three 0 where unlabelled), area [1] as a fraction of the
+      picture's, masks [1, h, w] bool, scribble [12, 2] float32 pixels (absent without one), caption
+      str (absent without one), image_id int, size [2] int64 (h, w), orig_size [2] int64 (height,
+      width) of the file.
     """
 
     image: Tensor
