@@ -1,0 +1,40 @@
+"""Prompt into visual tokens (Eq. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from models.uniphd.prompt_encoder import EncodedPrompt
+from util.nested_tensor import NestedTensor
+
+
+class PromptFusion(nn.Module):
+    """Visual tokens of every level attend to the prompt; one attention per kind of prompt.
+
+    Args:
+        embed_dim: width D.
+        num_heads: attention heads.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.text_attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
+        self.positional_attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
+
+    def forward(self, levels: Sequence[NestedTensor], prompt: EncodedPrompt) -> list[NestedTensor]:
+        """Levels with [B, D, h, w] features → the same levels, prompt added."""
+        attention = self.text_attention if prompt.kind == "text" else self.positional_attention
+        fused = []
+        for level in levels:
+            tokens = level.tensors.flatten(2).mT
+            attended, _ = attention(
+                query=tokens,
+                key=prompt.features + prompt.positions,
+                value=prompt.features,
+                key_padding_mask=prompt.padding_mask,
+                need_weights=False,
+            )
+            fused.append(NestedTensor((tokens + attended).mT.view_as(level.tensors), level.mask))
+        return fused

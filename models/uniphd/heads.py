@@ -1,0 +1,60 @@
+"""Prediction heads: class, box, keypoints and visibility, separate for every decoder layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.uniphd.decoder import DecoderOutput
+from models.uniphd.layers import MLP, init_class_bias, zero_last_layer
+from util.keypoint_ops import inverse_sigmoid
+
+
+class PredictionHeads(nn.Module):
+    """The heads of all decoder layers.
+
+    Args:
+        num_layers: decoder layers.
+        embed_dim: width D.
+    """
+
+    def __init__(self, num_layers: int, embed_dim: int) -> None:
+        super().__init__()
+        self.class_heads = nn.ModuleList(nn.Linear(embed_dim, 2) for _ in range(num_layers))
+        self.box_heads = nn.ModuleList(MLP(embed_dim, embed_dim, 4, 3) for _ in range(num_layers))
+        self.keypoint_heads = nn.ModuleList(
+            MLP(embed_dim, embed_dim, 2, 3) for _ in range(num_layers)
+        )
+        self.visibility_heads = nn.ModuleList(nn.Linear(embed_dim, 1) for _ in range(num_layers))
+        for head in self.class_heads:
+            init_class_bias(head)
+        for head in (*self.box_heads, *self.keypoint_heads):
+            zero_last_layer(head)
+
+    def forward(self, outputs: Sequence[DecoderOutput]) -> list[dict[str, Tensor]]:
+        """Predictions of every layer.
+
+        Returns:
+            Per layer a dict with `pred_logits` [B, n, 2], `pred_boxes` [B, n, 4] cxcywh in [0, 1],
+            `pred_keypoints` [B, n, K, 2] (x, y) in [0, 1], `pred_keypoints_visi` [B, n, K] logits.
+        """
+        return [
+            {
+                "pred_logits": self.class_heads[layer](output.instance_queries),
+                "pred_boxes": self._box(layer, output),
+                "pred_keypoints": (
+                    inverse_sigmoid(output.references) + output.keypoint_offsets
+                ).sigmoid(),
+                "pred_keypoints_visi": self.visibility_heads[layer](
+                    output.keypoint_queries
+                ).squeeze(-1),
+            }
+            for layer, output in enumerate(outputs)
+        ]
+
+    def _box(self, layer: int, output: DecoderOutput) -> Tensor:
+        box = self.box_heads[layer](output.instance_queries)
+        center = inverse_sigmoid(output.references.mean(dim=2))
+        return torch.cat([box[..., :2] + center, box[..., 2:]], dim=-1).sigmoid()

@@ -1,0 +1,82 @@
+"""Outputs → results in pixels of the original pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from util.box_ops import box_cxcywh_to_xyxy
+
+# The published model reports one constant confidence for every keypoint, sigmoid(1).
+KEYPOINT_CONFIDENCE = torch.tensor(1.0).sigmoid().item()
+
+
+class PostProcess(nn.Module):
+    """The best (group, class) pairs of every picture.
+
+    Args:
+        num_results: how many pairs are kept; at most 2n.
+    """
+
+    def __init__(self, num_results: int) -> None:
+        super().__init__()
+        self.num_results = num_results
+
+    @torch.no_grad()
+    def forward(
+        self, outputs: Mapping[str, Tensor], target_sizes: Tensor, image_sizes: Tensor
+    ) -> list[dict[str, Tensor]]:
+        """Results of every picture, best first.
+
+        Args:
+            outputs: of `UniPHD`, without targets.
+            target_sizes: [B, 2] original (height, width).
+            image_sizes: [B, 2] unpadded (height, width) that the model saw.
+
+        Returns:
+            Per picture `scores` [r], `labels` [r] (all 1), `boxes` [r, 4] (left, top, right,
+            bottom), `keypoints` [r, K, 3] (x, y, confidence), and with a mask head `masks`
+            [r, h, w] bool; pixels of the original picture.
+        """
+        scores, order = outputs["pred_logits"].float().sigmoid().flatten(1).topk(self.num_results)
+        groups = torch.div(order, 2, rounding_mode="floor")
+        scale = target_sizes.flip(-1).to(scores)  # [B, 2] (width, height)
+        boxes = box_cxcywh_to_xyxy(outputs["pred_boxes"].float())
+        boxes = boxes.take_along_dim(groups[..., None], dim=1) * scale.repeat(1, 2)[:, None]
+        keypoints = outputs["pred_keypoints"].float()
+        keypoints = keypoints.take_along_dim(groups[..., None, None], dim=1)
+        keypoints = keypoints * scale[:, None, None]
+        confidence = torch.full_like(keypoints[..., :1], KEYPOINT_CONFIDENCE)
+        keypoints = torch.cat([keypoints, confidence], dim=-1)
+        results = [
+            {
+                "scores": scores[i],
+                "labels": torch.ones_like(groups[i]),
+                "boxes": boxes[i],
+                "keypoints": keypoints[i],
+            }
+            for i in range(len(scores))
+        ]
+        if "pred_masks" in outputs:
+            sizes = zip(image_sizes.tolist(), target_sizes.tolist(), strict=True)
+            for i, (image_size, target_size) in enumerate(sizes):
+                unique, inverse = groups[i].unique(return_inverse=True)
+                masks = outputs["pred_masks"][i, unique]
+                results[i]["masks"] = resize_masks(masks, image_size, target_size)[inverse]
+        return results
+
+
+def resize_masks(logits: Tensor, image_size: list[int], target_size: list[int]) -> Tensor:
+    """Mask logits [m, H, W] of a padded picture → bool [m, h, w] in its original size.
+
+    Args:
+        logits: of the padded picture.
+        image_size: unpadded (height, width).
+        target_size: original (height, width).
+    """
+    logits = logits[None, :, : image_size[0], : image_size[1]].float()
+    resized = F.interpolate(logits, size=tuple(target_size), mode="bilinear", align_corners=False)
+    return resized[0].sigmoid() > 0.5

@@ -1,0 +1,258 @@
+"""Prompts (a sentence, a click or a scribble) → features, masks, positions, instance query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, RobertaConfig, RobertaModel
+
+from models.uniphd.position_encoding import encode_map, encode_words
+from util.nested_tensor import NestedTensor
+
+# The settings of roberta-base in which a RobertaConfig differs by default: enough to build the
+# architecture for a full checkpoint where there is only a tokenizer.
+ROBERTA_BASE = dict(
+    vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5
+)
+
+
+@dataclass(frozen=True)
+class TextPrompt:
+    """One sentence per picture."""
+
+    captions: list[str]
+
+    def to(self, device: torch.device | str) -> TextPrompt:
+        """Itself: words live on the CPU until they are tokens."""
+        return self
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+@dataclass(frozen=True)
+class PointPrompt:
+    """One click per picture: points [B, 1, 2], (x, y) in pixels of the padded batch."""
+
+    points: Tensor
+
+    def to(self, device: torch.device | str) -> PointPrompt:
+        """The same clicks on another device."""
+        return replace(self, points=self.points.to(device))
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+@dataclass(frozen=True)
+class ScribblePrompt:
+    """One scribble per picture: points [B, P, 2], (x, y) in pixels of the padded batch."""
+
+    points: Tensor
+
+    def to(self, device: torch.device | str) -> ScribblePrompt:
+        """The same scribbles on another device."""
+        return replace(self, points=self.points.to(device))
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+Prompt = TextPrompt | PointPrompt | ScribblePrompt
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """What the rest of the model sees of a prompt of T words or points.
+
+    Attributes:
+        features: [B, T, D].
+        positions: [B, T, D] position encoding of the features.
+        padding_mask: [B, T] bool, True where there is no word; None where all count.
+        instance_query: [B, D].
+        kind: which of the two fusion attentions to use.
+    """
+
+    features: Tensor
+    positions: Tensor
+    padding_mask: Tensor | None
+    instance_query: Tensor
+    kind: Literal["text", "positional"]
+
+
+class FeatureProjection(nn.Sequential):
+    """Linear, LayerNorm (eps 1e-12), dropout: prompt features to the model's width."""
+
+    def __init__(self, in_dim: int, out_dim: int, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(in_dim, out_dim), nn.LayerNorm(out_dim, eps=1e-12), nn.Dropout(dropout)
+        )
+        nn.init.xavier_uniform_(self[0].weight)
+        nn.init.zeros_(self[0].bias)
+
+
+class PromptEncoder(nn.Module):
+    """Encodes sentences with RoBERTa, clicks and scribbles by the pixels under them.
+
+    Args:
+        text_encoder: Hugging Face name or local folder of a RoBERTa and its tokenizer.
+        pretrained: load its weights; otherwise only `config.json` and the tokenizer are read.
+        freeze: keep RoBERTa's weights as they are.
+        visual_dim: channels of C4.
+        hidden_dim: width D.
+        dropout: of the projections.
+
+    Raises:
+        OSError: the encoder cannot be found.
+        ValueError: it is not a RoBERTa.
+    """
+
+    def __init__(
+        self,
+        text_encoder: str,
+        pretrained: bool,
+        freeze: bool,
+        visual_dim: int,
+        hidden_dim: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.tokenizer, self.text_backbone = load_text_encoder(text_encoder, pretrained)
+        if freeze:
+            self.text_backbone.requires_grad_(False)
+        text_dim = self.text_backbone.config.hidden_size
+        # RoBERTa counts positions from pad_token_id + 1.
+        self.max_words = (
+            self.text_backbone.config.max_position_embeddings
+            - self.text_backbone.config.pad_token_id
+            - 1
+        )
+        self.word_projection = FeatureProjection(text_dim, hidden_dim, dropout)
+        self.sentence_projection = FeatureProjection(text_dim, hidden_dim, dropout)
+        self.pixel_projection = FeatureProjection(visual_dim, hidden_dim, dropout)
+        self.pixel_summary_projection = FeatureProjection(hidden_dim, hidden_dim, dropout)
+
+    def forward(
+        self, prompt: Prompt, features: NestedTensor, image_size: tuple[int, int]
+    ) -> EncodedPrompt:
+        """Encode a batch of prompts.
+
+        Args:
+            prompt: one sentence, click or scribble per picture.
+            features: C4, [B, C, h, w].
+            image_size: padded (height, width) of the batch in pixels.
+
+        Raises:
+            TypeError: not a prompt.
+            ValueError: another number of prompts than pictures, or points of a wrong shape.
+        """
+        batch = features.tensors.shape[0]
+        if not isinstance(prompt, Prompt):
+            raise TypeError(
+                "A prompt is a TextPrompt, PointPrompt or ScribblePrompt; got "
+                f"{type(prompt).__name__}."
+            )
+        if len(prompt) != batch:
+            raise ValueError(f"Got {len(prompt)} prompts for {batch} pictures.")
+        if isinstance(prompt, TextPrompt):
+            return self.encode_text(prompt.captions, features.tensors.device)
+        return self.encode_points(prompt.points, features, image_size)
+
+    def encode_text(self, captions: list[str], device: torch.device) -> EncodedPrompt:
+        """Words are RoBERTa's last hidden states; the instance query is its pooled output."""
+        tokens = self.tokenizer(
+            captions,
+            padding="longest",
+            truncation=True,
+            max_length=self.max_words,
+            return_tensors="pt",
+        ).to(device)
+        encoded = self.text_backbone(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+        )
+        padding_mask = tokens.attention_mask == 0
+        return EncodedPrompt(
+            features=self.word_projection(encoded.last_hidden_state),
+            positions=encode_words(padding_mask, self.hidden_dim),
+            padding_mask=padding_mask,
+            instance_query=self.sentence_projection(encoded.pooler_output),
+            kind="text",
+        )
+
+    def encode_points(
+        self, points: Tensor, features: NestedTensor, image_size: tuple[int, int]
+    ) -> EncodedPrompt:
+        """Sample C4 and its position encoding under the points; their mean is the query.
+
+        Args:
+            points: [B, P, 2] (x, y) in pixels of the padded batch.
+            features: C4.
+            image_size: padded (height, width) of the batch in pixels.
+        """
+        if points.dim() != 3 or points.shape[-1] != 2 or points.shape[1] == 0:
+            raise ValueError(
+                f"Points must have shape [B, P, 2] with P >= 1; got {tuple(points.shape)}."
+            )
+        height, width = image_size
+        normalized = (points / points.new_tensor([width, height])).clamp(0, 1)
+        grid = (2 * normalized - 1)[:, None].to(features.tensors.dtype)  # [B, 1, P, 2]
+        position_map = encode_map(features.mask, self.hidden_dim).to(features.tensors.dtype)
+        pixels, positions = (
+            F.grid_sample(source, grid, mode="bilinear", align_corners=True)[:, :, 0].mT
+            for source in (features.tensors, position_map)
+        )
+        pixels = self.pixel_projection(pixels)
+        return EncodedPrompt(
+            features=pixels,
+            positions=positions,
+            padding_mask=None,
+            instance_query=self.pixel_summary_projection(pixels.mean(dim=1)),
+            kind="positional",
+        )
+
+
+def load_text_encoder(name: str, pretrained: bool) -> tuple[object, RobertaModel]:
+    """Tokenizer and RoBERTa, with or without its weights.
+
+    Args:
+        name: Hugging Face name or local folder.
+        pretrained: load the weights; otherwise `config.json` decides the architecture, or
+            roberta-base's where a folder holds the tokenizer alone.
+
+    Raises:
+        OSError: nothing usable at `name`, with the remedy.
+        ValueError: the folder holds another kind of model.
+    """
+    folder_without_config = Path(name).is_dir() and not (Path(name) / "config.json").is_file()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        if folder_without_config and not pretrained:
+            config = RobertaConfig(**ROBERTA_BASE)
+        else:
+            config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"Text encoder {name!r}: neither a local folder with config.json and tokenizer files "
+            f"nor a model that Hugging Face could provide. Download it once (hf download "
+            f"roberta-base --local-dir DIR) and set text_encoder=DIR. Cause: {error}"
+        ) from error
+    if not isinstance(config, RobertaConfig):
+        raise ValueError(
+            f"Text encoder {name!r} is a {config.model_type!r} model; expected a RoBERTa."
+        )
+    if not pretrained:
+        return tokenizer, RobertaModel(config, add_pooling_layer=True)
+    try:
+        model = RobertaModel.from_pretrained(name, add_pooling_layer=True, dtype=torch.float32)
+    except OSError as error:
+        raise OSError(
+            f"Text encoder {name!r} has no weights (model.safetensors). Add them, or set "
+            "text_encoder_pretrained=False to start from random weights."
+        ) from error
+    return tokenizer, model

@@ -1,0 +1,124 @@
+"""UniPHD: a picture and a prompt in, the referred person's keypoints and mask out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.uniphd.backbone import Backbone, InputProjection
+from models.uniphd.decoder import PoseCentricDecoder
+from models.uniphd.encoder import DeformableEncoder
+from models.uniphd.fusion import PromptFusion
+from models.uniphd.heads import PredictionHeads
+from models.uniphd.mask_head import DynamicMaskHead
+from models.uniphd.matcher import GroupMatcher
+from models.uniphd.prompt_encoder import Prompt, PromptEncoder
+from models.uniphd.query_init import QueryInitializer
+from util.nested_tensor import NestedTensor
+
+
+class UniPHD(nn.Module):
+    """Promptable pose and mask estimation (paper, Sec. 3; Fig. 2 shows the same modules).
+
+    Args:
+        backbone: picture → C2…C5.
+        prompt_encoder: prompt → features and instance query.
+        input_projection: C3…C5 → four levels of width D.
+        fusion: prompt into visual tokens.
+        encoder: deformable multimodal encoder.
+        query_init: n groups of queries from the encoder's memory.
+        decoder: pose-centric hierarchical decoder.
+        heads: class, box, keypoints, visibility per decoder layer.
+        mask_head: dynamic mask head, or None for a model without masks.
+        matcher: finds the group of each target; used only when targets are given.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        prompt_encoder: PromptEncoder,
+        input_projection: InputProjection,
+        fusion: PromptFusion,
+        encoder: DeformableEncoder,
+        query_init: QueryInitializer,
+        decoder: PoseCentricDecoder,
+        heads: PredictionHeads,
+        mask_head: DynamicMaskHead | None,
+        matcher: GroupMatcher,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.prompt_encoder = prompt_encoder
+        self.input_projection = input_projection
+        self.fusion = fusion
+        self.encoder = encoder
+        self.query_init = query_init
+        self.decoder = decoder
+        self.heads = heads
+        self.mask_head = mask_head
+        self.matcher = matcher
+
+    def forward(
+        self,
+        samples: NestedTensor,
+        prompts: Prompt,
+        targets: Sequence[dict] | None = None,
+        features: Sequence[NestedTensor] | None = None,
+    ) -> dict[str, object]:
+        """Predict for a batch.
+
+        Args:
+            samples: B normalised pictures, padded to multiples of 16.
+            prompts: one prompt per picture.
+            targets: one person per picture (datasets/refhuman.py); with them, masks are made for
+                the matched group only.
+            features: C2…C5 of `samples` if they are known already: a picture's features serve any
+                number of prompts.
+
+        Returns:
+            dict with
+            `pred_logits` [B, n, 2] (index 1: the referred person),
+            `pred_boxes` [B, n, 4] cxcywh in [0, 1],
+            `pred_keypoints` [B, n, K, 2] (x, y) in [0, 1],
+            `pred_keypoints_visi` [B, n, K] logits,
+            `aux_outputs`: the same keys for every earlier decoder layer,
+            `encoder_outputs`: `pred_logits` and `pred_keypoints` of the encoder proposals;
+            with a mask head `mask_groups` [B, m] and, for those groups, the logits
+            `pred_masks` [B, m, H, W] and `pred_masks_low` [B, m, H/2, W/2].
+            [0, 1] is the unpadded picture.
+        """
+        if features is None:
+            features = self.backbone(samples)
+        c2, c3, c4, c5 = features
+        prompt = self.prompt_encoder(prompts, c4, samples.tensors.shape[-2:])
+        levels = self.input_projection([c3, c4, c5], samples.mask)
+        memory = self.encoder(self.fusion(levels, prompt))
+        groups = self.query_init(memory, prompt.instance_query)
+        decoded = self.decoder(groups, memory, self.heads.keypoint_heads)
+        *auxiliary, outputs = self.heads(decoded)
+        outputs["aux_outputs"] = auxiliary
+        outputs["encoder_outputs"] = {
+            "pred_logits": groups.proposal_logits,
+            "pred_keypoints": groups.proposal_keypoints,
+        }
+        if self.mask_head is not None:
+            chosen = self._mask_groups(outputs, targets)
+            outputs["mask_groups"] = chosen
+            outputs["pred_masks"], outputs["pred_masks_low"] = self.mask_head(
+                decoded[-1].instance_queries.take_along_dim(chosen[..., None], dim=1),
+                decoded[-1].references.mean(dim=2).take_along_dim(chosen[..., None], dim=1),
+                memory,
+                c2.tensors,
+                c3.tensors,
+                samples.sizes,
+            )
+        return outputs
+
+    def _mask_groups(self, outputs: dict[str, Tensor], targets: Sequence[dict] | None) -> Tensor:
+        """[B, m] the groups that need a mask: the matched one in training, all in evaluation."""
+        if targets is not None:
+            return self.matcher(outputs, targets)[:, None]
+        batch, groups = outputs["pred_logits"].shape[:2]
+        return torch.arange(groups, device=outputs["pred_logits"].device).expand(batch, -1)
