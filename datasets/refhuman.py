@@ -63,7 +63,7 @@ def make_sample(
     left, right = np.clip([x, x + box_width], 0, width)
     top, bottom = np.clip([y, y + box_height], 0, height)
     keypoints = np.asarray(annotation["keypoints"], dtype=np.float32).reshape(1, -1, 3)
-    mask = rasterize(annotation["segmentation"], height, width, name)
+    mask = coco_mask.decode(encode_segmentation(annotation["segmentation"], height, width, name))
     target: dict[str, Any] = {
         "boxes": tv_tensors.BoundingBoxes(
             torch.tensor([[left, top, right, bottom]], dtype=torch.float32),
@@ -75,7 +75,7 @@ def make_sample(
             canvas_size=(height, width),
         ),
         "visible": torch.from_numpy(keypoints[:, : skeleton.num_keypoints, 2] > 0),
-        "masks": tv_tensors.Mask(torch.from_numpy(mask)[None]),
+        "masks": tv_tensors.Mask(torch.from_numpy(mask.astype(bool))[None]),
         "area": torch.tensor([annotation["area"]], dtype=torch.float32),
         "labels": torch.ones(1, dtype=torch.int64),
         "image_id": int(image_entry["id"]),
@@ -98,32 +98,37 @@ def make_sample(
     return Sample(tv_tensors.Image(pixels), target)
 
 
-def rasterize(
+def encode_segmentation(
     segmentation: list[list[float]] | dict[str, Any], height: int, width: int, name: str
-) -> np.ndarray:
-    """Draw a COCO segmentation.
+) -> dict[str, Any]:
+    """COCO segmentation -> one run-length code for the whole person.
 
     Args:
-        segmentation: polygons [x0, y0, x1, y1, ...] in pixels, or a COCO RLE.
+        segmentation: polygons [x0, y0, x1, y1, ...] in pixels, or a COCO RLE, compressed or not.
         height: rows of the picture.
         width: columns of the picture.
-        name: what to call the segmentation in an error.
+        name: what to call the segmentation's owner in an error.
 
     Returns:
-        [height, width] bool.
+        Compressed RLE, `size` [height, width] and `counts` bytes.
 
     Raises:
-        ValueError: the segmentation is neither, or pycocotools refuses it.
+        ValueError: the segmentation is neither polygons nor an RLE of this size.
     """
     try:
-        rle = coco_mask.frPyObjects(segmentation, height, width)
-        if isinstance(rle, list):
-            rle = coco_mask.merge(rle)
-        return coco_mask.decode(rle).astype(bool)
+        if isinstance(segmentation, list):
+            return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(f"the RLE is of size {segmentation['size']}")
+        if isinstance(segmentation["counts"], list):
+            return coco_mask.frPyObjects(segmentation, height, width)
+        counts = segmentation["counts"]
+        counts = counts.encode("ascii") if isinstance(counts, str) else counts
+        return {"size": [height, width], "counts": counts}
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise ValueError(
             f"{name}: the segmentation is neither polygons nor a COCO RLE of {height}x{width} "
-            f"(height x width): {error}."
+            f"pixels (height x width): {error}."
         ) from error
 
 

@@ -79,7 +79,7 @@ class Criterion(nn.Module):
         )
         num_people = reduce_mean(num_people).clamp(min=1)
         stacked = stack_targets(targets)
-        matched = self.matcher(outputs, targets)
+        matched = outputs["matched_groups"]
         losses = self._layer_losses(outputs, matched, stacked, num_people)
         if "pred_masks" in outputs:
             losses |= self._mask_losses(outputs, matched, targets, num_people)

@@ -85,6 +85,7 @@ class UniPHD(nn.Module):
             `pred_keypoints_visi` [B, n, K] logits,
             `aux_outputs`: the same keys for every earlier decoder layer,
             `encoder_outputs`: `pred_logits` and `pred_keypoints` of the encoder proposals;
+            with targets `matched_groups` [B], each target's group;
             with a mask head `mask_groups` [B, m] and, for those groups, the logits
             `pred_masks` [B, m, H, W] and `pred_masks_low` [B, m, H/2, W/2].
             [0, 1] is the unpadded picture.
@@ -103,8 +104,10 @@ class UniPHD(nn.Module):
             "pred_logits": groups.proposal_logits,
             "pred_keypoints": groups.proposal_keypoints,
         }
+        if targets is not None:
+            outputs["matched_groups"] = self.matcher(outputs, targets)
         if self.mask_head is not None:
-            chosen = self._mask_groups(outputs, targets)
+            chosen = self._mask_groups(outputs)
             outputs["mask_groups"] = chosen
             outputs["pred_masks"], outputs["pred_masks_low"] = self.mask_head(
                 decoded[-1].instance_queries.take_along_dim(chosen[..., None], dim=1),
@@ -116,9 +119,9 @@ class UniPHD(nn.Module):
             )
         return outputs
 
-    def _mask_groups(self, outputs: dict[str, Tensor], targets: Sequence[dict] | None) -> Tensor:
+    def _mask_groups(self, outputs: dict[str, Tensor]) -> Tensor:
         """[B, m] the groups that need a mask: the matched one in training, all in evaluation."""
-        if targets is not None:
-            return self.matcher(outputs, targets)[:, None]
+        if "matched_groups" in outputs:
+            return outputs["matched_groups"][:, None]
         batch, groups = outputs["pred_logits"].shape[:2]
         return torch.arange(groups, device=outputs["pred_logits"].device).expand(batch, -1)
