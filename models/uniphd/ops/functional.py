@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +61,7 @@ def _is_compiled(device_type: str) -> bool:
     return _choose(device_type, os.environ.get(ENVIRONMENT_VARIABLE, "auto"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _choose(device_type: str, choice: str) -> bool:
     """Whether the compiled operator runs on this kind of device; builds it and logs the answer."""
     if choice not in CHOICES:

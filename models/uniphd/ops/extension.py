@@ -1,0 +1,251 @@
+"""Find, build and load the compiled libraries of multi-scale deformable attention.
+
+There are two: "cpu" declares the operators `torch.ops.uniphd.ms_deform_attn` and
+`..._backward`, with their derivatives, and implements them for the CPU; "cuda" adds the kernels for
+NVIDIA GPUs and needs the first.  Both are looked for, in this order,
+
+1. in the installed package `uniphd_ops` (`pip install ./models/uniphd/ops`),
+2. in the cache folder `$TORCH_EXTENSIONS_DIR/uniphd_ops` (by default under ~/.cache), and
+3. else they are compiled into that folder.
+
+An installed or cached library is used only when its key (a hash of the sources, PyTorch's version
+and the compiler's flags) is the one of the sources at hand.  This file imports nothing of the
+project, because `setup.py` loads it by its path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+SOURCE_FOLDER = Path(__file__).resolve().parent / "csrc"
+PACKAGE = "uniphd_ops"
+KEY_FILE = "keys.json"  # beside the installed libraries: {"cpu": key, "cuda": key}
+LIBRARIES = ("cpu", "cuda")
+
+
+def sources(library: str) -> list[Path]:
+    """The files to compile for "cpu" or "cuda"."""
+    if library == "cpu":
+        return [SOURCE_FOLDER / "library.cpp", *sorted((SOURCE_FOLDER / "cpu").glob("*.cpp"))]
+    return sorted(
+        path for path in (SOURCE_FOLDER / "cuda").iterdir() if path.suffix in (".cpp", ".cu")
+    )
+
+
+def compiler_flags() -> list[str]:
+    """Flags for the C++ compiler.
+
+    None of them names a processor: the kernels are compiled for several instruction sets and the
+    widest one that the processor offers is picked at run time, so that a library also works on
+    another machine that shares the cache folder.
+    """
+    flags = ["-O3", "-ffp-contract=fast", "-Wall"]
+    if sys.platform == "linux":  # PyTorch's threads are OpenMP's there
+        flags.append("-fopenmp")
+    return flags
+
+
+def linker_flags() -> list[str]:
+    """Flags for the linker."""
+    return ["-fopenmp"] if sys.platform == "linux" else []
+
+
+def cuda_compiler_flags() -> list[str]:
+    """Flags for nvcc."""
+    return ["-O3", "-lineinfo", "--expt-relaxed-constexpr"]
+
+
+def cuda_include_folders() -> list[str]:
+    """Folders with CUDA headers that PyTorch's pip packages bring and a toolkit may lack."""
+    nvidia = Path(sysconfig.get_path("purelib")) / "nvidia"
+    return [str(path) for path in sorted(nvidia.glob("*/include")) if path.is_dir()]
+
+
+def cuda_architectures() -> str:
+    """What to compile CUDA kernels for: `TORCH_CUDA_ARCH_LIST`, this machine's GPUs, or all.
+
+    All are those from 7.0 to 12.0 that the compiler at hand offers.
+    """
+    chosen = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if chosen:
+        return chosen
+    if torch.cuda.is_available():
+        found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+        return ";".join(f"{major}.{minor}" for major, minor in sorted(found))
+    return "all"
+
+
+def build_key(library: str) -> str:
+    """A hash over everything that decides what the compiler makes."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCE_FOLDER.rglob("*")):
+        if path.is_file() and (library == "cuda" or path.parent.name != "cuda"):
+            digest.update(path.relative_to(SOURCE_FOLDER).as_posix().encode() + b"\0")
+            digest.update(path.read_bytes() + b"\0")
+    settings = [torch.__version__, platform.machine(), sys.platform, compiler_flags()]
+    if library == "cuda":
+        settings += [torch.version.cuda, cuda_compiler_flags()]
+    digest.update(json.dumps(settings).encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Where libraries are compiled to."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("TORCH_EXTENSIONS_DIR") or Path(cache) / "torch_extensions"
+    return Path(root) / PACKAGE
+
+
+def find_installed(library: str) -> Path | None:
+    """The library in the installed package; None where there is none or it is of other sources."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0])
+    files = sorted(folder.glob(f"_{library}*.so"))
+    if not files:
+        return None
+    keys = json.loads((folder / KEY_FILE).read_text())
+    if keys.get(library) != build_key(library):
+        logger.warning(
+            "The installed %s in %s was built of other sources or for another PyTorch and is not "
+            "used; run `pip install ./models/uniphd/ops` again.",
+            PACKAGE,
+            folder,
+        )
+        return None
+    return files[0]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock; the operating system releases it when a process dies."""
+    try:
+        import fcntl
+    except ImportError:  # not on this operating system: the last of several builds wins
+        yield
+        return
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _with_tools_on_path() -> str:
+    """The PATH, with the folder of pip's `ninja` for when the environment is not activated."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+
+
+def compile_library(library: str, target: Path) -> None:
+    """Compile into the file `target`; the compiled library is also loaded.
+
+    Raises:
+        RuntimeError: the compiler or ninja is missing or failed.
+        OSError: a folder is not writable, or no CUDA toolkit was found.
+    """
+    from torch.utils import cpp_extension
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{library}-", dir=target.parent))
+    path = os.environ.get("PATH")
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    os.environ["PATH"] = _with_tools_on_path()
+    try:
+        cuda = {}
+        if library == "cuda":
+            os.environ["TORCH_CUDA_ARCH_LIST"] = resolve_architectures(cuda_architectures())
+            cuda = {
+                "extra_cuda_cflags": cuda_compiler_flags(),
+                "extra_include_paths": cuda_include_folders(),
+            }
+        cpp_extension.load(
+            name=f"{PACKAGE}_{library}",
+            sources=[str(path) for path in sources(library)],
+            extra_cflags=compiler_flags(),
+            extra_ldflags=linker_flags(),
+            build_directory=str(folder),
+            with_cuda=library == "cuda",
+            is_python_module=False,
+            **cuda,
+        )
+        os.replace(folder / f"{PACKAGE}_{library}.so", target)
+    finally:
+        _restore("PATH", path)
+        _restore("TORCH_CUDA_ARCH_LIST", architectures)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
+
+
+def resolve_architectures(chosen: str) -> str:
+    """ "all" -> the architectures from 7.0 to 12.0 that nvcc lists; others stay as they are."""
+    if chosen != "all":
+        return chosen
+    import subprocess
+
+    from torch.utils import cpp_extension
+
+    nvcc = Path(cpp_extension.CUDA_HOME or "") / "bin" / "nvcc"
+    listed = subprocess.run(
+        [str(nvcc), "--list-gpu-code"], capture_output=True, text=True, check=True
+    ).stdout
+    numbers = sorted({int(line[3:]) for line in listed.split() if line[3:].isdigit()})
+    usual = (70, 75, 80, 86, 89, 90, 100, 120)
+    return ";".join(f"{n // 10}.{n % 10}" for n in numbers if n in usual) + "+PTX"
+
+
+_loaded: set[str] = set()
+
+
+def load(library: str) -> None:
+    """Load the library "cpu" or "cuda" into this process; compile it first if need be.
+
+    Raises:
+        RuntimeError, OSError: it can be neither found nor compiled.
+    """
+    if library in _loaded:
+        return
+    if library == "cuda":
+        load("cpu")
+    path = find_installed(library)
+    if path is not None:
+        torch.ops.load_library(str(path))
+        _loaded.add(library)
+        return
+    name = f"{library}-{build_key(library)}"
+    if library == "cuda":
+        name += "-" + cuda_architectures().replace(";", "_").replace(" ", "_")
+    path = cache_folder() / f"{name}.so"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_suffix(".lock")):
+            if not path.exists():  # else another process compiled it while this one waited
+                logger.info("Compiling multi-scale deformable attention (%s) ...", library)
+                began = time.monotonic()
+                compile_library(library, path)
+                logger.info("Compiled %s in %.0f s.", path, time.monotonic() - began)
+                _loaded.add(library)
+                return
+    torch.ops.load_library(str(path))
+    _loaded.add(library)
