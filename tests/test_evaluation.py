@@ -1,0 +1,334 @@
+"""Metrics against values worked out by hand."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from datasets import evaluation
+from datasets.evaluation import Evaluator, format_table
+from datasets.skeleton import COCO
+
+HEIGHT, WIDTH = 100, 200
+
+
+def truth_entry(image_id, box=(20, 10, 80, 80), file_name=None, **changed):
+    """Image entry and annotation of a person whose mask is its box (x, y, width, height)."""
+    x, y, w, h = box
+    keypoints = np.full((17, 3), 2.0)
+    keypoints[:, 0] = x + w * np.linspace(0.1, 0.9, 17)
+    keypoints[:, 1] = y + h * np.linspace(0.9, 0.1, 17)
+    # A head of 10 pixels
+    keypoints[3, :2], keypoints[4, :2] = (x + 20, y + 10), (x + 30, y + 10)
+    image = {
+        "id": image_id,
+        "file_name": file_name or f"{image_id}.jpg",
+        "height": HEIGHT,
+        "width": WIDTH,
+    }
+    annotation = {
+        "id": image_id,
+        "image_id": image_id,
+        "category_id": 1,
+        "iscrowd": 0,
+        "bbox": list(box),
+        "area": float(w * h),
+        "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+        "keypoints": keypoints.ravel().tolist(),
+        **changed,
+    }
+    return image, annotation
+
+
+def ground_truth(*entries, **more):
+    return {
+        "images": [image for image, _ in entries],
+        "annotations": [annotation for _, annotation in entries],
+        "categories": [{"id": 1, "name": "person"}],
+        **more,
+    }
+
+
+def result_of(*groups):
+    """Results of groups (score, box xywh, keypoints [17, 3] or annotation to copy)."""
+    boxes, keypoints, masks = [], [], []
+    for _, (x, y, w, h), pose in groups:
+        if isinstance(pose, dict):
+            pose = np.array(pose["keypoints"]).reshape(17, 3)
+        boxes.append([x, y, x + w, y + h])
+        keypoints.append(pose)
+        mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+        mask[y : y + h, x : x + w] = True
+        masks.append(mask)
+    return {
+        "scores": torch.tensor([group[0] for group in groups]),
+        "labels": torch.ones(len(groups), dtype=torch.int64),
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "keypoints": torch.tensor(np.array(keypoints), dtype=torch.float32).reshape(-1, 17, 3),
+        "masks": torch.from_numpy(np.array(masks).reshape(-1, HEIGHT, WIDTH)),
+    }
+
+
+def moved(annotation, by, only=slice(None)):
+    pose = np.array(annotation["keypoints"]).reshape(17, 3).copy()
+    pose[only, 0] += by
+    return pose
+
+
+def perfect_summary(count=4):
+    entries = [truth_entry(i) for i in range(count)]
+    evaluator = Evaluator(ground_truth(*entries))
+    for image, annotation in entries:
+        evaluator.update([image["id"]], [result_of((0.9, (20, 10, 80, 80), annotation))])
+    return evaluator.summarize()
+
+
+def test_perfect_predictions():
+    summary = perfect_summary()  # image id 0 included: pycocotools would lose annotation id 0
+    for key in ("keypoint_ap", "box_ap", "mask_ap", "keypoint_ap75", "box_apm", "pckh"):
+        assert summary[key] == pytest.approx(1.0), key
+    for key in ("oiou", "miou", "precision@0.5", "precision@0.9", "found"):
+        assert summary[key] == 1.0, key
+    assert summary["num_samples"] == 4
+    # 80 x 80 = 6400 square pixels is "medium"; nobody is large, nobody shares a picture.
+    assert summary["box_apl"] == summary["identity_accuracy"] == -1
+    assert summary["identity_count"] == 0
+
+
+def test_average_precision_of_a_worked_example():
+    # Scores 0.9 (right), 0.8 (wrong), 0.7 (right); two people. Precision is 1 up to recall 0.5 and
+    # 2/3 after it: over the 101 recall levels, 51 x 1 and 50 x 2/3.
+    first, second = truth_entry(1), truth_entry(2)
+    evaluator = Evaluator(ground_truth(first, second))
+    far = (110, 10, 80, 80)
+    evaluator.update([1], [result_of((0.9, (20, 10, 80, 80), first[1]))])
+    evaluator.update(
+        [2],
+        [
+            result_of(
+                (0.8, far, moved(second[1], 90)),
+                (0.7, (20, 10, 80, 80), second[1]),
+            )
+        ],
+    )
+    summary = evaluator.summarize()
+    expected = (51 + 50 * 2 / 3) / 101
+    for kind in ("keypoint", "box", "mask"):
+        assert summary[f"{kind}_ap"] == pytest.approx(expected), kind
+    # From the best group of each: one right, one with no overlap.
+    assert summary["miou"] == summary["precision@0.5"] == summary["found"] == 0.5
+    assert summary["oiou"] == pytest.approx(6400 / (6400 + 2 * 6400))
+
+
+def test_overlap_thresholds_and_means():
+    # Box and mask 80 x 60 of 80 x 80: IoU 0.75. AP counts thresholds 0.5 ... 0.75, 6 of 10.
+    image, annotation = truth_entry(1)
+    small = truth_entry(2, box=(20, 10, 40, 40))
+    evaluator = Evaluator(ground_truth((image, annotation), small))
+    evaluator.update([1], [result_of((0.9, (20, 10, 80, 60), annotation))])
+    evaluator.update([2], [result_of((0.9, (20, 10, 40, 40), small[1]))])
+    summary = evaluator.summarize()
+    assert summary["miou"] == pytest.approx((0.75 + 1) / 2)
+    assert summary["oiou"] == pytest.approx((4800 + 1600) / (6400 + 1600))
+    assert [summary[f"precision@{t}"] for t in (0.5, 0.6, 0.7, 0.8, 0.9)] == [1, 1, 1, 0.5, 0.5]
+    # Equal scores are ranked by image: the first is right up to IoU 0.75; above it, precision is
+    # 1/2 up to the recall of 0.5.
+    expected = (6 * 1.0 + 4 * (51 * 0.5 / 101)) / 10
+    assert summary["box_ap"] == pytest.approx(expected)
+    assert summary["mask_ap75"] == pytest.approx(1.0)
+
+
+def test_keypoint_similarity_of_a_worked_example():
+    # All keypoints but the nose unlabelled; the nose is off by d with OKS = exp(-d² / 2 s² (2σ)²).
+    image, annotation = truth_entry(1)
+    keypoints = np.zeros((17, 3))
+    keypoints[0] = (60, 50, 2)
+    annotation["keypoints"] = keypoints.ravel().tolist()
+    for target, hits in ((0.92, 9), (0.62, 3), (0.48, 0)):
+        distance = math.sqrt(-math.log(target) * 2 * 6400) * 2 * COCO.sigmas[0]
+        evaluator = Evaluator(ground_truth((image, annotation)))
+        evaluator.update([1], [result_of((0.9, (20, 10, 80, 80), moved(annotation, distance)))])
+        summary = evaluator.summarize()
+        assert summary["keypoint_ap"] == pytest.approx(hits / 10)
+        assert summary["found"] == (hits > 0)
+        assert summary["pckh"] == -1  # no ears
+
+
+def test_pckh_of_a_worked_example():
+    # Head size 10: within 5 pixels is right. Image 1: 4 of 17 off by 5.5, one by 4.5. Image 2 lacks
+    # an ear and is left out. Image 3: one keypoint unlabelled, nine of 16 off.
+    first, second, third = (truth_entry(i) for i in (1, 2, 3))
+    second[1]["keypoints"][4 * 3 + 2] = 0
+    third[1]["keypoints"][0:3] = [0, 0, 0]
+    evaluator = Evaluator(ground_truth(first, second, third))
+    pose = moved(first[1], 5.5, slice(5, 9))
+    pose[10, 0] += 4.5
+    box = (20, 10, 80, 80)
+    # A better pose with a lower score must not count.
+    evaluator.update([1], [result_of((0.4, box, first[1]), (0.6, box, pose))])
+    evaluator.update([2], [result_of((0.6, box, moved(second[1], 50)))])
+    evaluator.update([3], [result_of((0.6, box, moved(third[1], 50, slice(8, 17))))])
+    assert evaluator.summarize()["pckh"] == pytest.approx((13 + 7) / (17 + 16))
+
+
+def two_people(**more):
+    left = truth_entry(1, box=(10, 10, 70, 80), file_name="both.jpg")
+    right = truth_entry(2, box=(110, 10, 70, 80), file_name="both.jpg")
+    again = truth_entry(3, box=(110, 10, 70, 80), file_name="both.jpg")
+    alone = truth_entry(4)
+    return left, right, again, alone, ground_truth(left, right, again, alone, **more)
+
+
+def test_identity_accuracy_with_derived_people():
+    left, right, again, alone, truth = two_people()
+    evaluator = Evaluator(truth)
+    box = (10, 10, 70, 80)
+    evaluator.update([1], [result_of((0.9, box, right[1]), (0.1, box, left[1]))])  # the other one
+    evaluator.update([2], [result_of((0.9, box, moved(right[1], 2)))])
+    evaluator.update([3], [result_of((0.9, box, moved(right[1], 10_000)))])  # nobody: a tie at 0
+    evaluator.update([4], [result_of((0.9, box, alone[1]))])
+    summary = evaluator.summarize()
+    assert summary["identity_count"] == 3
+    assert summary["identity_accuracy"] == pytest.approx(1 / 3)
+    assert summary["identity_chance"] == pytest.approx(1 / 2)  # the repeated person counts once
+    assert summary["found"] == pytest.approx(2 / 4)
+
+
+def test_identity_accuracy_with_listed_people():
+    left, right, again, alone, truth = two_people()
+    people = []
+    for person_id, entry in enumerate((left, right, truth_entry(9, box=(60, 10, 40, 30)), alone)):
+        people.append(
+            {
+                "file_name": "both.jpg" if person_id < 3 else "4.jpg",
+                "person_id": person_id,
+                **{key: entry[1][key] for key in ("bbox", "area", "keypoints")},
+            }
+        )
+    unseen = {**people[0], "person_id": 7, "keypoints": [0] * 51}
+    truth["people"] = [*people, unseen]
+    for annotation, person_id in zip(truth["annotations"], (0, 1, 1, 3), strict=True):
+        annotation["person_id"] = person_id
+    evaluator = Evaluator(truth)
+    for image, annotation in (left, right, again, alone):
+        evaluator.update([image["id"]], [result_of((0.9, (10, 10, 70, 80), annotation))])
+    summary = evaluator.summarize()
+    assert summary["identity_accuracy"] == 1
+    assert summary["identity_chance"] == pytest.approx(1 / 3)  # who has no keypoints is no rival
+
+    truth["people"] = people[1:]
+    with pytest.raises(ValueError, match="image id 1 is not among the 'people' of both.jpg"):
+        Evaluator(truth)
+
+
+def test_results_without_masks_or_groups():
+    first, second = truth_entry(1), truth_entry(2)
+    evaluator = Evaluator(ground_truth(first, second))
+    result = result_of((0.9, (20, 10, 80, 80), first[1]))
+    evaluator.update([1], [{key: value for key, value in result.items() if key != "masks"}])
+    evaluator.update([2], [result_of()])
+    summary = evaluator.summarize()
+    assert "mask_ap" not in summary and "miou" not in summary
+    assert summary["box_ap"] == pytest.approx(51 / 101)
+    assert summary["pckh"] == 0.5 and summary["found"] == 0.5
+    assert "mask AP" not in format_table({"text": summary})
+
+    evaluator = Evaluator(ground_truth(first))
+    evaluator.update([1], [result_of()])
+    summary = evaluator.summarize()
+    assert summary["mask_ap"] == summary["box_ap"] == summary["oiou"] == summary["pckh"] == 0
+
+
+def test_processes_merge_without_counting_twice(monkeypatch):
+    entries = [truth_entry(i) for i in range(1, 6)]
+    truth = ground_truth(*entries)
+    noise = np.random.default_rng(0).normal(0, 6, (6, 17, 3))
+    results = {
+        image["id"]: result_of(
+            (0.5 + 0.1 * image["id"], (20, 10, 80, 70), moved(annotation, noise[image["id"], :, 0]))
+        )
+        for image, annotation in entries
+    }
+    alone = Evaluator(truth)
+    alone.update(list(results), list(results.values()))
+
+    # Ids 2 and 5 come from both processes.
+    shares = []
+    for ids in ((1, 2, 5), (2, 3, 4, 5)):
+        shares.append(Evaluator(truth))
+        shares[-1].update(ids, [results[i] for i in ids])
+        shares[-1].update(ids[:1], [results[ids[0]]])
+    with pytest.raises(ValueError, match="2 of 5 image entries have no results"):
+        shares[0].summarize()
+    gathered = [copy.deepcopy(share._results) for share in shares]
+    monkeypatch.setattr(evaluation, "all_gather_object", lambda value: gathered)
+    for share in shares:
+        share.synchronize()
+        assert share.summarize() == alone.summarize()
+        assert share.predictions() == alone.predictions()
+
+
+def test_predictions_are_coco_results_in_json():
+    image, annotation = truth_entry(1)
+    evaluator = Evaluator(ground_truth((image, annotation)))
+    evaluator.update(
+        [1], [result_of((0.9, (20, 10, 80, 60), annotation), (0.1, (0, 0, 5, 5), annotation))]
+    )
+    records = json.loads(json.dumps(evaluator.predictions()))
+    assert len(records) == 2
+    assert records[0]["bbox"] == [20, 10, 80, 60]
+    assert records[0]["keypoints"] == pytest.approx(annotation["keypoints"], abs=1e-4)
+    assert records[0]["category_id"] == 1 and records[0]["score"] == pytest.approx(0.9)
+    mask = evaluation.coco_mask.decode(records[0]["segmentation"])
+    assert mask.shape == (HEIGHT, WIDTH) and mask[10:70, 20:100].all() and mask.sum() == 4800
+    json.dumps(evaluator.summarize(), allow_nan=False)
+
+
+def test_ground_truth_and_results_stay_untouched(capsys):
+    image, annotation = truth_entry(1)
+    truth = ground_truth((image, annotation))
+    before = copy.deepcopy(truth)
+    evaluator = Evaluator(truth)
+    evaluator.update([1], [result_of((0.9, (20, 10, 80, 80), annotation))])
+    assert evaluator.summarize() == evaluator.summarize()
+    assert truth == before
+    assert capsys.readouterr().out == ""
+
+
+def test_memory_does_not_hold_pixels():
+    image, annotation = truth_entry(1)
+    evaluator = Evaluator(ground_truth((image, annotation)))
+    evaluator.update([1], [result_of((0.9, (20, 10, 80, 80), annotation))])
+    assert len(evaluator._results[1]["masks"][0]["counts"]) < HEIGHT * WIDTH / 100
+
+
+def test_bad_results_are_named():
+    image, annotation = truth_entry(5)
+    evaluator = Evaluator(ground_truth((image, annotation)))
+    result = result_of((0.9, (20, 10, 80, 80), annotation))
+    with pytest.raises(ValueError, match="Image id 6 is not in the ground truth"):
+        evaluator.update([6], [result])
+    with pytest.raises(ValueError, match=r"Image id 5: result 'masks' has shape \(1, 50, 200\)"):
+        evaluator.update([5], [{**result, "masks": result["masks"][:, :50]}])
+    with pytest.raises(ValueError, match="1 image ids for 0 results"):
+        evaluator.update([5], [])
+    with pytest.raises(ValueError, match="image id 5 has several"):
+        Evaluator({"images": [image], "annotations": [annotation, annotation]})
+    with pytest.raises(ValueError, match="Image id 5 has no annotation"):
+        Evaluator({"images": [image], "annotations": []})
+
+
+def test_table():
+    summary = perfect_summary(2)
+    table = format_table({"text": summary, "point": {**summary, "keypoint_ap": 0.1234}})
+    lines = table.splitlines()
+    assert lines[0].split()[-2:] == ["text", "point"]
+    row = next(line for line in lines if line.startswith("keypoint AP "))
+    assert row.split()[-2:] == ["100.00", "12.34"]
+    assert next(line for line in lines if "large" in line).split()[-1] == "-"
+    assert len({len(line) for line in lines}) == 1
