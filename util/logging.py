@@ -1,0 +1,170 @@
+"""What a run tells: progress on the screen, records in files."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from util import distributed
+
+LOGGER_NAME = "uniphd"
+
+
+def setup(log_file: str | os.PathLike | None = None) -> logging.Logger:
+    """Make the project's logger print to the screen, and to a file where one is named.
+
+    Only the main process reports progress; the others print warnings alone.
+    """
+    logger = logging.getLogger(LOGGER_NAME)
+    logger.setLevel(logging.INFO if distributed.is_main_process() else logging.WARNING)
+    logger.propagate = False
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if log_file is not None and distributed.is_main_process():
+        Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for handler in handlers:
+        logger.addHandler(handler)
+    return logger
+
+
+class Averages:
+    """Running means of named numbers.
+
+    A name may be missing in some updates: its mean is over those that have it.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def update(self, values: Mapping[str, float]) -> None:
+        """Take one number per name into account."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """The mean of every name."""
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+
+class Stopwatch:
+    """Speed and remaining time of a loop, from the step that starts now."""
+
+    def __init__(self, steps: int) -> None:
+        """`steps`: how many steps the whole loop has."""
+        self._steps = steps
+        self._done = 0
+        self._data_seconds = 0.0
+        self._start = self._step_start = time.perf_counter()
+
+    def data_ready(self) -> None:
+        """The data of this step have arrived."""
+        self._data_seconds += time.perf_counter() - self._step_start
+
+    def step_done(self) -> None:
+        """This step has ended and the next begins."""
+        self._done += 1
+        self._step_start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self._start
+
+    def summary(self, steps_after: int = 0) -> str:
+        """Steps per second, seconds waited for data per step, time left.
+
+        Args:
+            steps_after: steps that follow this loop and count as time left.
+        """
+        done = max(self._done, 1)
+        step_seconds = self.seconds / done
+        left = format_seconds(step_seconds * (self._steps - self._done + steps_after))
+        return f"{1 / step_seconds:.2f} it/s  data {self._data_seconds / done:.3f} s  left {left}"
+
+
+def format_seconds(seconds: float) -> str:
+    """`1:02:03`, or `2 days, 1:02:03`."""
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def memory_summary(device: torch.device) -> str:
+    """The largest amount of memory used so far: the GPU's on CUDA, else the process'."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f} MiB"
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.0f} MiB"
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write `value` as JSON; the file is complete or not there at all."""
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(_finite(value), indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def append_json_line(path: str | os.PathLike, value: Any) -> None:
+    """Add `value` to a file with one JSON value per line."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(_finite(value)) + "\n")
+
+
+def read_json_lines(path: str | os.PathLike) -> list[Any]:
+    """The values of a file with one JSON value per line; none if there is no such file.
+
+    A line cut off in the middle of writing is left out.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return []
+    values = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            values.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return values
+
+
+def write_json_lines(path: str | os.PathLike, values: list[Any]) -> None:
+    """Replace a file by one JSON value per line; the old file stays if this is interrupted."""
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        text = "".join(json.dumps(_finite(value)) + "\n" for value in values)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

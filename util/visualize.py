@@ -1,0 +1,262 @@
+"""Pictures of people: keypoints, masks, boxes and prompts drawn onto a picture.
+
+Pictures are [h, w, 3] uint8 RGB arrays; coordinates are (x, y) in their pixels.  Nothing draws into
+its argument.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Color = tuple[int, int, int]
+
+LEFT_COLOR: Color = (64, 224, 96)
+RIGHT_COLOR: Color = (255, 128, 32)
+CENTER_COLOR: Color = (255, 240, 64)
+MASK_COLOR: Color = (48, 144, 255)
+BOX_COLOR: Color = (48, 208, 255)
+PROMPT_COLOR: Color = (255, 32, 160)
+_OUTLINE: Color = (0, 0, 0)
+
+# cv2 draws with this many fractional bits, so that lines do not jump from pixel to pixel.
+_SHIFT = 4
+
+# The longer side of what `comparison` draws on is at least this: limbs stay apart from each other.
+_SMALLEST_CANVAS = 480
+
+
+@dataclass(frozen=True)
+class Person:
+    """What there is to draw of a person; None or absent parts are left out.
+
+    Attributes:
+        keypoints: [K, 3] (x, y, v); those with v > 0 are drawn.
+        mask: [h, w] bool.
+        box: [4] (left, top, right, bottom).
+    """
+
+    keypoints: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    box: np.ndarray | None = None
+
+
+def draw_person(
+    picture: np.ndarray,
+    person: Person,
+    limbs: Sequence[tuple[int, int]],
+    flip_pairs: Sequence[tuple[int, int]] = (),
+) -> np.ndarray:
+    """Draw mask, box, limbs and keypoints.
+
+    Args:
+        picture: [h, w, 3] RGB.
+        person: what to draw.
+        limbs: pairs of keypoints that a line joins.
+        flip_pairs: (left, right) pairs of keypoints; the person's left is green, the right orange,
+            what belongs to neither yellow.
+    """
+    canvas = np.ascontiguousarray(picture).copy()
+    if person.mask is not None:
+        canvas = _draw_mask(canvas, np.asarray(person.mask, dtype=bool))
+    thickness = _thickness(canvas)
+    if person.box is not None:
+        left, top, right, bottom = (_fixed_point(value) for value in person.box)
+        cv2.rectangle(
+            canvas, (left, top), (right, bottom), BOX_COLOR, thickness, cv2.LINE_AA, _SHIFT
+        )
+    if person.keypoints is None:
+        return canvas
+    sides = {index: LEFT_COLOR for index, _ in flip_pairs}
+    sides |= {index: RIGHT_COLOR for _, index in flip_pairs}
+    keypoints = np.asarray(person.keypoints, dtype=np.float64)
+    visible = keypoints[:, 2] > 0
+    for first, second in limbs:
+        if visible[first] and visible[second]:
+            same_side = sides.get(first) == sides.get(second)
+            color = sides.get(first, CENTER_COLOR) if same_side else CENTER_COLOR
+            _line(canvas, keypoints[first], keypoints[second], color, thickness)
+    for index in np.flatnonzero(visible):
+        _dot(canvas, keypoints[index], sides.get(int(index), CENTER_COLOR), thickness)
+    return canvas
+
+
+def draw_points(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Draw a positional prompt: a scribble [P, 2] as a line, a click [1, 2] as a target."""
+    canvas = np.ascontiguousarray(picture).copy()
+    thickness = _thickness(canvas)
+    points = np.asarray(points, dtype=np.float64)
+    for start, end in zip(points[:-1], points[1:], strict=True):
+        _line(canvas, start, end, PROMPT_COLOR, 2 * thickness)
+    if len(points) == 1:
+        _dot(canvas, points[0], PROMPT_COLOR, 2 * thickness)
+        _dot(canvas, points[0], (255, 255, 255), thickness / 2)
+    return canvas
+
+
+def comparison(
+    picture: np.ndarray,
+    prediction: Person,
+    truth: Person | None,
+    limbs: Sequence[tuple[int, int]],
+    flip_pairs: Sequence[tuple[int, int]] = (),
+    prompt: str = "",
+    points: np.ndarray | None = None,
+) -> np.ndarray:
+    """Prediction, and where it is known the ground truth beside it, over the prompt in words.
+
+    Args:
+        picture: [h, w, 3] RGB; a small one is enlarged.
+        prediction: left half.
+        truth: right half; None leaves it out.
+        limbs: see `draw_person`.
+        flip_pairs: see `draw_person`.
+        prompt: text below the picture.
+        points: [P, 2] positional prompt, drawn into both halves.
+    """
+    scale = max(1, math.ceil(_SMALLEST_CANVAS / max(picture.shape[:2])))
+    canvas = _enlarge(picture, scale)
+    if points is not None:
+        points = np.asarray(points, dtype=np.float64) * scale
+    halves = []
+    for title, person in (("prediction", prediction), ("ground truth", truth)):
+        if person is None:
+            continue
+        drawn = draw_person(canvas, _scale_person(person, scale), limbs, flip_pairs)
+        if points is not None:
+            drawn = draw_points(drawn, points)
+        halves.append(drawn if truth is None else add_text(drawn, title))
+    joined = contact_sheet(halves, columns=2)
+    return add_text(joined, prompt) if prompt else joined
+
+
+def add_text(picture: np.ndarray, text: str) -> np.ndarray:
+    """The picture with a white strip below that holds the text, wrapped to its width."""
+    width = picture.shape[1]
+    size = max(11, min(18, width // 24))
+    font = ImageFont.load_default(size)
+    margin = 4
+    lines = _wrap(text, font, width - 2 * margin)
+    line_height = round(1.35 * size)
+    strip = Image.new("RGB", (width, line_height * len(lines) + 2 * margin), (255, 255, 255))
+    pen = ImageDraw.Draw(strip)
+    for row, line in enumerate(lines):
+        pen.text((margin, margin + row * line_height), line, fill=(0, 0, 0), font=font)
+    return np.concatenate([picture, np.asarray(strip)], axis=0)
+
+
+def contact_sheet(
+    pictures: Sequence[np.ndarray], columns: int, background: Color = (64, 64, 64)
+) -> np.ndarray:
+    """Pictures of any sizes in a grid, row by row.
+
+    Raises:
+        ValueError: no pictures, or fewer than one column.
+    """
+    if len(pictures) == 0 or columns < 1:
+        raise ValueError(f"A contact sheet of {len(pictures)} pictures in {columns} columns.")
+    gap = 4
+    columns = min(columns, len(pictures))
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]
+    heights = [max(picture.shape[0] for picture in row) for row in rows]
+    sheet = np.empty(
+        (sum(heights) + gap * (len(rows) - 1), sum(widths) + gap * (columns - 1), 3), dtype=np.uint8
+    )
+    sheet[:] = background
+    top = 0
+    for row, row_height in zip(rows, heights, strict=True):
+        left = 0
+        for picture, column_width in zip(row, widths, strict=False):
+            height, width = picture.shape[:2]
+            sheet[top : top + height, left : left + width] = picture
+            left += column_width + gap
+        top += row_height + gap
+    return sheet
+
+
+def save(path: str | os.PathLike, picture: np.ndarray) -> None:
+    """Write a picture file; folders are made. The file is complete or not there at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        Image.fromarray(picture).save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# --- pieces --------------------------------------------------------------------------------------
+
+
+def _thickness(picture: np.ndarray) -> int:
+    """Of limbs, in pixels, in proportion to the picture."""
+    return max(1, round(max(picture.shape[:2]) / 240))
+
+
+def _fixed_point(value: float) -> int:
+    """A coordinate as cv2 takes it; far outside the picture it is cut off."""
+    return int(round(float(np.clip(np.nan_to_num(value), -1e4, 1e5)) * 2**_SHIFT))
+
+
+def _line(
+    canvas: np.ndarray, start: np.ndarray, end: np.ndarray, color: Color, thickness: int
+) -> None:
+    ends = [(_fixed_point(x), _fixed_point(y)) for x, y in (start[:2], end[:2])]
+    cv2.line(canvas, *ends, _OUTLINE, thickness + 2, cv2.LINE_AA, _SHIFT)
+    cv2.line(canvas, *ends, color, thickness, cv2.LINE_AA, _SHIFT)
+
+
+def _dot(canvas: np.ndarray, center: np.ndarray, color: Color, thickness: float) -> None:
+    position = (_fixed_point(center[0]), _fixed_point(center[1]))
+    radius = 1.5 * thickness + 0.5
+    cv2.circle(canvas, position, _fixed_point(radius + 1), _OUTLINE, -1, cv2.LINE_AA, _SHIFT)
+    cv2.circle(canvas, position, _fixed_point(radius), color, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_mask(canvas: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    if mask.shape != canvas.shape[:2]:
+        raise ValueError(f"A mask of {mask.shape} for a picture of {canvas.shape[:2]} (h, w).")
+    tinted = canvas.astype(np.float32)
+    tinted[mask] = 0.5 * tinted[mask] + 0.5 * np.array(MASK_COLOR, dtype=np.float32)
+    canvas = tinted.round().astype(np.uint8)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, contours, -1, MASK_COLOR, 1)
+    return canvas
+
+
+def _enlarge(picture: np.ndarray, scale: int) -> np.ndarray:
+    if scale == 1:
+        return picture
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+
+def _scale_person(person: Person, scale: int) -> Person:
+    keypoints = person.keypoints
+    if keypoints is not None:
+        keypoints = np.asarray(keypoints, dtype=np.float64) * (scale, scale, 1)
+    mask = person.mask
+    if mask is not None:
+        mask = np.asarray(mask, dtype=bool).repeat(scale, axis=0).repeat(scale, axis=1)
+    box = None if person.box is None else np.asarray(person.box, dtype=np.float64) * scale
+    return Person(keypoints, mask, box)
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Break the text between words; a word wider than the line stays whole."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
