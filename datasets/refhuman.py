@@ -28,6 +28,9 @@ PROMPT_KINDS = ("text", "point", "scribble")
 # Draws of another sample after the person of the first one was cropped away.
 _MAX_ATTEMPTS = 100
 
+# Keeps the samples' random streams apart from others of (seed, epoch, number).
+_STREAM = 0x5A4D
+
 
 def make_sample(
     image: np.ndarray,
@@ -196,7 +199,7 @@ class PromptedPersonDataset(Dataset[Sample]):
         """Finished sample `index` of this epoch, 0 <= index < len(self)."""
         if not 0 <= index < len(self):
             raise IndexError(f"Sample {index} of a data set of {len(self)}.")
-        generator = np.random.default_rng((self.seed, self.epoch, index))
+        generator = np.random.default_rng((self.seed, self.epoch, index, _STREAM))
         chosen = index
         for _ in range(_MAX_ATTEMPTS):
             image, image_entry, annotation = self.load_pair(chosen)

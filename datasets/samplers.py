@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+# Keeps the order's random stream apart from others of (seed, epoch, ...).
+_STREAM = 0x0DE2
+
 
 class TrainingSampler(Sampler[int]):
     """A process' share of a random order, drawn anew for every epoch.
@@ -35,7 +38,7 @@ class TrainingSampler(Sampler[int]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        order = np.random.default_rng((self.seed, self.epoch, _STREAM)).permutation(self.length)
         share = np.resize(order, len(self) * self.world_size)[self.rank :: self.world_size]
         return iter(share.tolist())
 

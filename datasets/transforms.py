@@ -92,7 +92,10 @@ class TrainingTransform:
         self.skeleton = skeleton
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample | None:
-        """Raw sample -> raw sample, or None where the crop left nothing of the person."""
+        """Raw sample -> raw sample, or None where nothing is left of the person.
+
+        The crop may miss it, and the mask of a very small one may vanish in the resize.
+        """
         if generator.random() < self.flip_probability:
             sample = horizontal_flip(sample, self.skeleton)
         if generator.random() < 0.5:
@@ -110,7 +113,8 @@ class TrainingTransform:
             sample = cropped
         height, width = sample.image.shape[-2:]
         side = int(generator.choice(self.short_sides))
-        return resize(sample, *size_for_shorter_side(height, width, side, self.max_side))
+        sample = resize(sample, *size_for_shorter_side(height, width, side, self.max_side))
+        return sample if sample.target["masks"].any() else None
 
     def _draw_crop(
         self, height: int, width: int, generator: np.random.Generator

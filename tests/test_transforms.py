@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import person_annotation
+from torchvision import tv_tensors
 
 from datasets.refhuman import make_sample
 from datasets.sample import Sample
@@ -160,6 +161,15 @@ def test_a_person_outside_the_crop_gives_no_sample():
     assert crop(raw_sample(), 0, 81, HEIGHT, 39, np.random.default_rng(0)) is None
     # The corner of the box is inside, but nothing of the diamond.
     assert crop(raw_sample(), 0, 0, 14, 34, np.random.default_rng(0)) is None
+
+
+def test_a_person_too_small_for_the_resize_gives_no_sample():
+    sample = raw_sample()
+    dot = torch.zeros_like(sample.target["masks"])
+    dot[0, 40, 51] = True  # the first of three columns; a third of the size keeps every third
+    sample.target["masks"] = tv_tensors.Mask(dot)
+    transform = TrainingTransform([30], 40, [90], (600, 600), flip_probability=0)
+    assert transform(sample, np.random.default_rng(0)) is None
 
 
 def test_scribble_is_drawn_anew_only_where_the_crop_cut_it():
