@@ -307,7 +307,7 @@ def train_one_epoch(
                 steps,
                 max(group["lr"] for group in optimizer.param_groups),
                 _main_losses(recent_means.means()),
-                watch.summary(steps_after=steps * epochs_after),
+                watch.report(steps_after=steps * epochs_after),
                 memory_summary(device),
             )
             recent_means = Averages()
@@ -547,7 +547,8 @@ def evaluate_all(
         write_json(output_dir / "eval.json", metrics)
         if evaluation.save_predictions:
             for kind, evaluator in evaluators.items():
-                write_json(output_dir / f"predictions_{kind}.json", evaluator.predictions())
+                path = output_dir / f"predictions_{kind}.json"
+                write_json(path, evaluator.predictions(), indent=None)
     return metrics
 
 
@@ -608,7 +609,7 @@ def evaluate(
         position += len(targets) * distributed.world_size()
         watch.step_done()
         if (step + 1) % log_every == 0:
-            logger.info("evaluation [%d/%d]  %s", step + 1, len(loader), watch.summary())
+            logger.info("evaluation [%d/%d]  %s", step + 1, len(loader), watch.report())
     model.train(was_training)
 
     metrics = {}

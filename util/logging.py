@@ -64,39 +64,45 @@ class Averages:
 
 
 class Stopwatch:
-    """Speed and remaining time of a loop, from the step that starts now."""
+    """Speed and remaining time of a loop, from the step that starts now.
+
+    Args:
+        steps: how many steps the whole loop has.
+    """
 
     def __init__(self, steps: int) -> None:
-        """`steps`: how many steps the whole loop has."""
-        self._steps = steps
-        self._done = 0
-        self._data_seconds = 0.0
-        self._start = self._step_start = time.perf_counter()
+        self._steps_left = steps
+        self._step_start = time.perf_counter()
+        self._start_window()
+
+    def _start_window(self) -> None:
+        # The speed is that of the steps since the last report: the first ones of a run are slow.
+        self._window_start = time.perf_counter()
+        self._window_steps = 0
+        self._window_data_seconds = 0.0
 
     def data_ready(self) -> None:
         """The data of this step have arrived."""
-        self._data_seconds += time.perf_counter() - self._step_start
+        self._window_data_seconds += time.perf_counter() - self._step_start
 
     def step_done(self) -> None:
         """This step has ended and the next begins."""
-        self._done += 1
+        self._window_steps += 1
+        self._steps_left -= 1
         self._step_start = time.perf_counter()
 
-    @property
-    def seconds(self) -> float:
-        """Seconds since the beginning."""
-        return time.perf_counter() - self._start
-
-    def summary(self, steps_after: int = 0) -> str:
-        """Steps per second, seconds waited for data per step, time left.
+    def report(self, steps_after: int = 0) -> str:
+        """Steps per second and seconds waited for data per step since the last report, time left.
 
         Args:
             steps_after: steps that follow this loop and count as time left.
         """
-        done = max(self._done, 1)
-        step_seconds = self.seconds / done
-        left = format_seconds(step_seconds * (self._steps - self._done + steps_after))
-        return f"{1 / step_seconds:.2f} it/s  data {self._data_seconds / done:.3f} s  left {left}"
+        steps = max(self._window_steps, 1)
+        step_seconds = (time.perf_counter() - self._window_start) / steps
+        data_seconds = self._window_data_seconds / steps
+        left = format_seconds(step_seconds * (self._steps_left + steps_after))
+        self._start_window()
+        return f"{1 / step_seconds:.2f} it/s  data {data_seconds:.3f} s  left {left}"
 
 
 def format_seconds(seconds: float) -> str:
@@ -113,12 +119,18 @@ def memory_summary(device: torch.device) -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.0f} MiB"
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write `value` as JSON; the file is complete or not there at all."""
+def write_json(path: str | os.PathLike, value: Any, indent: int | None = 2) -> None:
+    """Write `value` as JSON; the file is complete or not there at all.
+
+    Args:
+        path: of the file.
+        value: plain values; NaN and infinity become null.
+        indent: spaces per level; None writes a single line.
+    """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(_finite(value), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_finite(value), indent=indent) + "\n", encoding="utf-8")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

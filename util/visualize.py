@@ -93,9 +93,12 @@ def draw_points(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     canvas = np.ascontiguousarray(picture).copy()
     thickness = _thickness(canvas)
     points = np.asarray(points, dtype=np.float64)
-    for start, end in zip(points[:-1], points[1:], strict=True):
-        _line(canvas, start, end, PROMPT_COLOR, 2 * thickness)
-    if len(points) == 1:
+    if len(points) > 1:
+        corners = np.array([[_fixed_point(value) for value in point] for point in points])
+        for color, extra in ((_OUTLINE, 2), (PROMPT_COLOR, 0)):
+            width = 2 * thickness + extra
+            cv2.polylines(canvas, [corners], False, color, width, cv2.LINE_AA, _SHIFT)
+    else:
         _dot(canvas, points[0], PROMPT_COLOR, 2 * thickness)
         _dot(canvas, points[0], (255, 255, 255), thickness / 2)
     return canvas
