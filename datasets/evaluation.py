@@ -26,6 +26,8 @@ FOUND_THRESHOLD = 0.5  # OKS
 # pycocotools' names of the kinds of result, and ours
 _COCO_TYPES = {"keypoint": "keypoints", "box": "bbox", "mask": "segm"}
 
+_PERSON_KEYS = ("file_name", "bbox", "area", "keypoints")
+
 _TABLE_NAMES = {
     **{
         f"{kind}_{key}": f"{kind} {name}"
@@ -65,7 +67,7 @@ class Evaluator:
 
     Raises:
         ValueError: an image entry does not have exactly one annotation, or its person is not among
-            the picture's people.
+            the picture's people, or an entry of `people` is incomplete.
     """
 
     def __init__(self, ground_truth: Mapping[str, Any], skeleton: Skeleton = COCO) -> None:
@@ -403,6 +405,12 @@ class Evaluator:
             ]
         grouped: dict[str, list[dict[str, Any]]] = {}
         for person in people:
+            lacking = [key for key in _PERSON_KEYS if key not in person]
+            if lacking:
+                raise ValueError(
+                    f"An entry of 'people' lacks {', '.join(lacking)}: {str(person)[:80]}; "
+                    f"complete it or leave 'people' out."
+                )
             of_file = grouped.setdefault(person["file_name"], [])
             is_known = any(_same_person(person, other) for other in of_file)
             if not is_known and (self._keypoints(person)[:, 2] > 0).any():

@@ -224,6 +224,9 @@ def test_identity_accuracy_with_listed_people():
     truth["people"] = people[1:]
     with pytest.raises(ValueError, match="image id 1 is not among the 'people' of both.jpg"):
         Evaluator(truth)
+    del people[2]["area"]
+    with pytest.raises(ValueError, match="entry of 'people' lacks area"):
+        Evaluator(truth)
 
 
 def test_results_without_masks_or_groups():
