@@ -33,6 +33,14 @@ struct Inputs {
   int64_t batch, pixels, heads, channels, queries, levels, points;
 };
 
+// Rows of batch * queries that the forward pass handles together, so that the arithmetic of
+// positions fills vectors.
+template <typename T>
+int64_t rows_together(const Inputs<T>& in) {
+  const int64_t samples = in.heads * in.levels * in.points;
+  return samples >= 128 ? 1 : 128 / samples;
+}
+
 // Queries that the backward pass handles together, so that its arithmetic fills vectors.
 constexpr int64_t queries_together(int64_t points) {
   return points >= 64 ? 1 : 64 / points;
@@ -42,7 +50,7 @@ constexpr int64_t queries_together(int64_t points) {
 template <typename T>
 int64_t forward_scratch_bytes(const Inputs<T>& in) {
   using A = typename Accumulate<T>::type;
-  const int64_t samples = in.levels * in.points;
+  const int64_t samples = rows_together(in) * in.heads * in.levels * in.points;
   return (6 * samples + in.channels) * sizeof(A) + 7 * samples * sizeof(int32_t);
 }
 template <typename T>

@@ -8,6 +8,11 @@
 #error "include this file from kernels_<isa>.cpp"
 #endif
 
+#if defined(__has_builtin)  // GCC from 12, clang
+#if __has_builtin(__builtin_shufflevector)
+#define UNIPHD_HAS_SHUFFLE 1
+#endif
+#endif
 #define UNIPHD_INLINE_LAMBDA __attribute__((always_inline))
 #define UNIPHD_INLINE inline UNIPHD_INLINE_LAMBDA
 
@@ -52,6 +57,11 @@ UNIPHD_INLINE void store(T* target, const Vector<typename Accumulate<T>::type, W
   }
 }
 
+template <int W, typename A>
+UNIPHD_INLINE void add(A* target, const Vector<A, W>& lanes) {
+  store<W>(target, load<W>(static_cast<const A*>(target)) + lanes);
+}
+
 // The lanes' sum, added up pairwise.
 template <typename A, int W>
 UNIPHD_INLINE A sum(const Vector<A, W>& lanes) {
@@ -61,6 +71,53 @@ UNIPHD_INLINE A sum(const Vector<A, W>& lanes) {
     Vector<A, W / 2> halves[2];
     __builtin_memcpy(halves, &lanes, sizeof(lanes));
     return sum<A, W / 2>(halves[0] + halves[1]);
+  }
+}
+
+// The sums of the lanes of a, b, c and d, added up pairwise.
+template <typename A, int W>
+UNIPHD_INLINE Vector<A, 4> sums(
+    const Vector<A, W>& a, const Vector<A, W>& b, const Vector<A, W>& c, const Vector<A, W>& d) {
+#if UNIPHD_HAS_SHUFFLE
+  // Halves of different vectors are laid side by side, so that one addition serves several sums.
+  if constexpr (W == 16) {
+    const auto ab =
+        __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+        __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    const auto cd =
+        __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+        __builtin_shufflevector(c, d, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    const auto quads =  // [a a a a b b b b c c c c d d d d]
+        __builtin_shufflevector(ab, cd, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+        __builtin_shufflevector(
+            ab, cd, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    const auto pairs = quads +
+        __builtin_shufflevector(
+            quads, quads, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    const auto totals = pairs +
+        __builtin_shufflevector(
+            pairs, pairs, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+    return __builtin_shufflevector(totals, totals, 0, 4, 8, 12);
+  } else if constexpr (W == 8) {
+    const auto ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
+        __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    const auto cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 8, 9, 10, 11) +
+        __builtin_shufflevector(c, d, 4, 5, 6, 7, 12, 13, 14, 15);
+    const auto pairs = __builtin_shufflevector(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) +
+        __builtin_shufflevector(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);  // [a a c c b b d d]
+    const auto totals = pairs + __builtin_shufflevector(pairs, pairs, 1, 0, 3, 2, 5, 4, 7, 6);
+    return __builtin_shufflevector(totals, totals, 0, 4, 2, 6);
+  } else if constexpr (W == 4) {
+    const auto ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) +
+        __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const auto cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) +
+        __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
+        __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+  } else
+#endif
+  {
+    return Vector<A, 4>{sum<A, W>(a), sum<A, W>(b), sum<A, W>(c), sum<A, W>(d)};
   }
 }
 
@@ -102,80 +159,103 @@ UNIPHD_INLINE void for_channel_blocks(int64_t channels, const Body& body) {
 }
 
 // One axis: from a coordinate to the pixel before it and the fraction behind it.  A point that is
-// a pixel or more outside (or NaN) is moved to where it touches no pixel with a weight above 0, so
-// that the conversion to an integer never overflows.
+// a pixel or more outside, or NaN, is moved to just behind the last pixel, where it touches none
+// and the conversion to an integer can't overflow.
 template <typename A>
 UNIPHD_INLINE void split(A location, A size, int32_t& before, A& fraction) {
   A position = location * size - A(0.5);
-  position = position > A(-1) ? position : A(-1);  // also what NaN becomes
-  position = position < size ? position : size;
+  position = (position > A(-1)) & (position < size) ? position : size;
   const int32_t truncated = int32_t(position);
   before = truncated - (A(truncated) > position);
   fraction = position - A(before);
 }
 
+// The four pixels around a point, in the order (top left, top right, bottom left, bottom right; -1
+// for a pixel outside the map), and their weights: written to pixel and corner_weight [4, pitch].
+// `right` and `bottom` become the fractions of the way to the right and the bottom pixels.
+template <typename A>
+UNIPHD_INLINE void locate(
+    A location_x, A location_y, A weight, A width, A height, int32_t columns, int32_t rows,
+    int32_t start, int64_t pitch, int32_t* corner_pixel, A* corner_weight, A& right, A& bottom) {
+  int32_t x, y;
+  split(location_x, width, x, right);
+  split(location_y, height, y, bottom);
+  const int32_t pixel = start + y * columns + x;
+  const bool has_left = (x >= 0) & (x < columns);
+  const bool has_right = x + 1 < columns;
+  const bool has_top = (y >= 0) & (y < rows);
+  const bool has_bottom = y + 1 < rows;
+  corner_pixel[0] = has_top & has_left ? pixel : -1;
+  corner_pixel[pitch] = has_top & has_right ? pixel + 1 : -1;
+  corner_pixel[2 * pitch] = has_bottom & has_left ? pixel + columns : -1;
+  corner_pixel[3 * pitch] = has_bottom & has_right ? pixel + columns + 1 : -1;
+  const A top_weight = weight * (A(1) - bottom);
+  const A bottom_weight = weight * bottom;
+  corner_weight[0] = top_weight * (A(1) - right);
+  corner_weight[pitch] = top_weight * right;
+  corner_weight[2 * pitch] = bottom_weight * (A(1) - right);
+  corner_weight[3 * pitch] = bottom_weight * right;
+}
+
+// A function of its own, because the compiler vectorises it only with these promises.
+template <typename A>
+void locate_all(
+    int64_t samples, int64_t pitch, const A* __restrict locations, const A* __restrict weights,
+    const A* __restrict width, const A* __restrict height, const int32_t* __restrict columns,
+    const int32_t* __restrict rows, const int32_t* __restrict start,
+    int32_t* __restrict corner_pixel, A* __restrict corner_weight) {
+#pragma GCC ivdep
+  for (int64_t sample = 0; sample < samples; ++sample) {
+    A right, bottom;
+    locate(
+        locations[2 * sample], locations[2 * sample + 1], weights[sample], width[sample],
+        height[sample], columns[sample], rows[sample], start[sample], pitch,
+        corner_pixel + sample, corner_weight + sample, right, bottom);
+  }
+}
+
 template <typename T>
-void forward(
-    const Inputs<T>& in, T* output, int64_t begin, int64_t end,
-    void* scratch) {
+void forward(const Inputs<T>& in, T* output, int64_t begin, int64_t end, void* scratch) {
   using A = typename Accumulate<T>::type;
   const int64_t samples = in.levels * in.points;
+  const int64_t samples_per_row = in.heads * samples;
+  const int64_t together = rows_together(in);
+  const int64_t most = together * samples_per_row;
   const int64_t stride = in.heads * in.channels;
   // Working memory: per sample its level's size and first pixel, then four corners and weights.
-  A* const width = static_cast<A*>(scratch);
-  A* const height = width + samples;
-  A* const corner_weight = height + samples;                            // [4, samples]
-  A* const zeros = corner_weight + 4 * samples;                         // [channels]
-  int32_t* const columns = reinterpret_cast<int32_t*>(zeros + in.channels);
-  int32_t* const rows = columns + samples;
-  int32_t* const start = rows + samples;
-  int32_t* const corner_pixel = start + samples;                        // [4, samples]
-  for (int64_t level = 0; level < in.levels; ++level) {
-    for (int64_t point = 0; point < in.points; ++point) {
-      const int64_t sample = level * in.points + point;
-      rows[sample] = int32_t(in.shapes[2 * level]);
-      columns[sample] = int32_t(in.shapes[2 * level + 1]);
-      start[sample] = int32_t(in.starts[level]);
-      height[sample] = A(rows[sample]);
-      width[sample] = A(columns[sample]);
-    }
+  A* const zeros = static_cast<A*>(scratch);                  // [channels]
+  A* const width = zeros + in.channels;                       // [most], as the next
+  A* const height = width + most;
+  A* const corner_weight = height + most;                     // [4, most]
+  int32_t* const columns = reinterpret_cast<int32_t*>(corner_weight + 4 * most);  // [most]
+  int32_t* const rows = columns + most;                       // [most]
+  int32_t* const start = rows + most;                         // [most]
+  int32_t* const corner_pixel = start + most;                 // [4, most]
+  for (int64_t sample = 0; sample < most; ++sample) {
+    const int64_t level = sample / in.points % in.levels;
+    rows[sample] = int32_t(in.shapes[2 * level]);
+    columns[sample] = int32_t(in.shapes[2 * level + 1]);
+    start[sample] = int32_t(in.starts[level]);
+    height[sample] = A(rows[sample]);
+    width[sample] = A(columns[sample]);
   }
   for (int64_t channel = 0; channel < in.channels; ++channel) zeros[channel] = A(0);
   // The same memory read as T is zeros, too: T is never wider than A.
   const T* const outside = reinterpret_cast<const T*>(zeros);
 
-  for (int64_t row = begin; row < end; ++row) {
-    const T* const picture = in.value + row / in.queries * in.pixels * stride;
-    for (int64_t head = 0; head < in.heads; ++head) {
-      const int64_t item = row * in.heads + head;
-      const A* const __restrict locations = in.locations + item * samples * 2;
-      const A* const __restrict weights = in.weights + item * samples;
-#pragma GCC ivdep
-      for (int64_t sample = 0; sample < samples; ++sample) {
-        int32_t x, y;
-        A right, bottom;
-        split(locations[2 * sample], width[sample], x, right);
-        split(locations[2 * sample + 1], height[sample], y, bottom);
-        const int32_t pixel = start[sample] + y * columns[sample] + x;
-        const bool has_left = (x >= 0) & (x < columns[sample]);
-        const bool has_right = x + 1 < columns[sample];
-        const bool has_top = (y >= 0) & (y < rows[sample]);
-        const bool has_bottom = y + 1 < rows[sample];
-        corner_pixel[sample] = has_top & has_left ? pixel : -1;
-        corner_pixel[samples + sample] = has_top & has_right ? pixel + 1 : -1;
-        corner_pixel[2 * samples + sample] = has_bottom & has_left ? pixel + columns[sample] : -1;
-        corner_pixel[3 * samples + sample] =
-            has_bottom & has_right ? pixel + columns[sample] + 1 : -1;
-        const A weight = weights[sample];
-        const A top_weight = weight * (A(1) - bottom);
-        const A bottom_weight = weight * bottom;
-        corner_weight[sample] = top_weight * (A(1) - right);
-        corner_weight[samples + sample] = top_weight * right;
-        corner_weight[2 * samples + sample] = bottom_weight * (A(1) - right);
-        corner_weight[3 * samples + sample] = bottom_weight * right;
-      }
-      const T* const head_value = picture + head * in.channels;
+  for (int64_t row = begin; row < end; row += together) {
+    const int64_t rows_here = end - row < together ? end - row : together;
+    locate_all(
+        rows_here * samples_per_row, most, in.locations + row * samples_per_row * 2,
+        in.weights + row * samples_per_row, width, height, columns, rows, start, corner_pixel,
+        corner_weight);
+    for (int64_t item = row * in.heads; item < (row + rows_here) * in.heads; ++item) {
+      const int64_t picture = item / (in.heads * in.queries);
+      const T* const head_value =
+          in.value + picture * in.pixels * stride + item % in.heads * in.channels;
       T* const target = output + item * in.channels;
+      const int32_t* const item_pixel = corner_pixel + (item - row * in.heads) * samples;
+      const A* const item_weight = corner_weight + (item - row * in.heads) * samples;
       for_channel_blocks<A>(in.channels, [&](auto block, int64_t channel) UNIPHD_INLINE_LAMBDA {
         constexpr int W = decltype(block)::width;
         constexpr int N = decltype(block)::count;
@@ -186,9 +266,9 @@ void forward(
         for (int64_t sample = 0; sample < samples; ++sample) {
 #pragma GCC unroll 4
           for (int corner = 0; corner < 4; ++corner) {
-            const int32_t pixel = corner_pixel[corner * samples + sample];
-            const A weight = corner_weight[corner * samples + sample];
-            const T* const from = pixel < 0 ? outside : source + pixel * stride;
+            const int32_t pixel = item_pixel[corner * most + sample];
+            const A weight = item_weight[corner * most + sample];
+            const T* const from = pixel < 0 ? outside + channel : source + pixel * stride;
 #pragma GCC unroll 4
             for (int part = 0; part < N; ++part) {
               sums[corner % kChains][part] += weight * load<W>(from + part * W);
@@ -226,7 +306,7 @@ void backward(
   A* const bottom = right + most;
   A* const weight = bottom + most;
   A* const corner_weight = weight + most;                    // [4, most]
-  A* const dot = corner_weight + 4 * most;                   // [4, most]
+  A* const dot = corner_weight + 4 * most;                   // [most, 4]
   int32_t* const corner_pixel = reinterpret_cast<int32_t*>(dot + 4 * most);  // [4, most]
   for (int64_t channel = 0; channel < in.channels; ++channel) {
     zeros[channel] = A(0);
@@ -262,27 +342,9 @@ void backward(
       }
 #pragma GCC ivdep
       for (int64_t sample = 0; sample < samples; ++sample) {
-        int32_t column, row;
-        A right_part, bottom_part;
-        split(x[sample], width, column, right_part);
-        split(y[sample], height, row, bottom_part);
-        const int32_t pixel = row * columns + column;
-        const bool has_left = (column >= 0) & (column < columns);
-        const bool has_right = column + 1 < columns;
-        const bool has_top = (row >= 0) & (row < rows);
-        const bool has_bottom = row + 1 < rows;
-        corner_pixel[sample] = has_top & has_left ? pixel : -1;
-        corner_pixel[most + sample] = has_top & has_right ? pixel + 1 : -1;
-        corner_pixel[2 * most + sample] = has_bottom & has_left ? pixel + columns : -1;
-        corner_pixel[3 * most + sample] = has_bottom & has_right ? pixel + columns + 1 : -1;
-        right[sample] = right_part;
-        bottom[sample] = bottom_part;
-        const A top_weight = weight[sample] * (A(1) - bottom_part);
-        const A bottom_weight = weight[sample] * bottom_part;
-        corner_weight[sample] = top_weight * (A(1) - right_part);
-        corner_weight[most + sample] = top_weight * right_part;
-        corner_weight[2 * most + sample] = bottom_weight * (A(1) - right_part);
-        corner_weight[3 * most + sample] = bottom_weight * right_part;
+        locate(
+            x[sample], y[sample], weight[sample], width, height, columns, rows, 0, most,
+            corner_pixel + sample, corner_weight + sample, right[sample], bottom[sample]);
       }
       for (int64_t i = 0; i < 4 * most; ++i) dot[i] = A(0);
 
@@ -291,14 +353,15 @@ void backward(
         const T* const __restrict incoming = grad_output + item * in.channels;
         for_channel_blocks<A>(
             in.channels, [&](auto block, int64_t channel) UNIPHD_INLINE_LAMBDA {
-        constexpr int W = decltype(block)::width;
-        constexpr int N = decltype(block)::count;
+              constexpr int W = decltype(block)::width;
+              constexpr int N = decltype(block)::count;
               Vector<A, W> gradient[N];
 #pragma GCC unroll 4
               for (int part = 0; part < N; ++part) {
                 gradient[part] = load<W>(incoming + channel + part * W);
               }
               for (int64_t sample = q * in.points; sample < (q + 1) * in.points; ++sample) {
+                Vector<A, W> products[4];
 #pragma GCC unroll 4
                 for (int corner = 0; corner < 4; ++corner) {
                   const int64_t pixel = corner_pixel[corner * most + sample];
@@ -306,18 +369,16 @@ void backward(
                   const T* const from =
                       (pixel < 0 ? outside : level_value + pixel * stride) + channel;
                   A* const to = (pixel < 0 ? waste : grad_level + pixel * in.channels) + channel;
-                  Vector<A, W> products = gradient[0] * load<W>(from);
-                  store<W>(to, load<W>(static_cast<const A*>(to)) + scale * gradient[0]);
+                  products[corner] = Vector<A, W>{};
 #pragma GCC unroll 4
-                  for (int part = 1; part < N; ++part) {
-                    products += gradient[part] * load<W>(from + part * W);
-                    A* const part_to = to + part * W;
-                    store<W>(
-                        part_to,
-                        load<W>(static_cast<const A*>(part_to)) + scale * gradient[part]);
+                  for (int part = 0; part < N; ++part) {
+                    products[corner] += gradient[part] * load<W>(from + part * W);
+                    add<W>(to + part * W, scale * gradient[part]);
                   }
-                  dot[corner * most + sample] += sum<A, W>(products);
                 }
+                add<4>(
+                    dot + 4 * sample,
+                    sums<A, W>(products[0], products[1], products[2], products[3]));
               }
             });
       }
@@ -325,10 +386,10 @@ void backward(
       // The derivatives of the bilinear formula, from the four products <gradient, pixel>.
 #pragma GCC ivdep
       for (int64_t sample = 0; sample < samples; ++sample) {
-        const A a = dot[sample];
-        const A b = dot[most + sample];
-        const A c = dot[2 * most + sample];
-        const A d = dot[3 * most + sample];
+        const A a = dot[4 * sample];
+        const A b = dot[4 * sample + 1];
+        const A c = dot[4 * sample + 2];
+        const A d = dot[4 * sample + 3];
         const A to_right = right[sample];
         const A to_bottom = bottom[sample];
         const A top = a + to_right * (b - a);
@@ -359,8 +420,8 @@ void backward(
       T* const to = grad_value + first + pixel * stride;
       for_channel_blocks<A>(
           in.channels, [&](auto block, int64_t channel) UNIPHD_INLINE_LAMBDA {
-        constexpr int W = decltype(block)::width;
-        constexpr int N = decltype(block)::count;
+            constexpr int W = decltype(block)::width;
+            constexpr int N = decltype(block)::count;
 #pragma GCC unroll 4
             for (int part = 0; part < N; ++part) {
               store<W>(to + channel + part * W, load<W>(from + channel + part * W));

@@ -135,7 +135,7 @@ void dispatch(const Tensor& value, const Run& run) {
     case at::kBFloat16:
       return run(BFloat16Bits());
     default:
-      TORCH_CHECK_TYPE(
+      TORCH_CHECK_VALUE(
           false, "ms_deform_attn: value must be float32, float64, bfloat16 or float16; got ",
           value.scalar_type(), ".");
   }
