@@ -68,6 +68,21 @@ def build_dataset(
             seed=cfg.seed,
             skeleton=skeleton,
         )
+    if cfg.dataset == "synthetic":
+        # Not needed, with all its drawing, by those who train on RefHuman.
+        from datasets.synthetic import SyntheticRefHuman
+
+        settings = dict(cfg.synthetic)
+        lengths = {split: settings.pop(f"{split}_length") for split in SPLITS}
+        return SyntheticRefHuman(
+            transform,
+            training=training,
+            length=lengths[split],
+            # Runs with different seeds are compared on the same pictures.
+            seed=cfg.seed if training else 0,
+            skeleton=skeleton,
+            **settings,
+        )
     raise ValueError(f"Unknown dataset {cfg.dataset!r}; expected 'refhuman' or 'synthetic'.")
 
 

@@ -238,6 +238,29 @@ def test_build_dataset_follows_the_configuration(refhuman_folder):
         build_dataset(configuration(folder, skeleton="hand"), "val")
 
 
+def test_build_synthetic_dataset(tmp_path):
+    synthetic = {
+        "train_length": 3,
+        "val_length": 2,
+        "image_size": [64, 80],
+        "num_people": [1, 2],
+        "difficulty": 0.0,
+        "caption_kinds": None,
+        "min_area": 0.02,
+        "curriculum": [],
+    }
+    cfg = Config({**configuration(tmp_path).to_dict(), "synthetic": synthetic})
+    cfg.merge_from_dict({"dataset": "synthetic", "augment": False, "eval_max_side": 80})
+    train, val = build_dataset(cfg, "train"), build_dataset(cfg, "val")
+    assert (len(train), len(val)) == (3, 2)
+    assert train.training and not val.training
+    assert train[0].image.shape == (3, 64, 80)
+    assert len(val.ground_truth()["images"]) == 2
+    cfg.merge_from_dict({"seed": 7})
+    assert_same(build_dataset(cfg, "val")[1], val[1])
+    assert not torch.equal(build_dataset(cfg, "train")[0].image, train[0].image)
+
+
 # --- pictures ------------------------------------------------------------------------------------
 
 
