@@ -393,7 +393,8 @@ def _draw_people(
     generator: np.random.Generator, count: int, height: int, width: int, difficulty: float
 ) -> list[_Draft]:
     """Decides on the people of a scene and their places, from far to near."""
-    largest = min(0.82, 1.2 * width / (0.36 * count * height))
+    # Crowds are smaller, so that people side by side find room.
+    largest = min(0.82, (1.0 + 0.35 * difficulty) * width / (0.36 * count * height))
     smallest = min(0.62 - 0.17 * difficulty, largest)
     base = generator.uniform(smallest, largest) * height
     camera_pitch = generator.uniform(4, 14)

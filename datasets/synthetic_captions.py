@@ -145,7 +145,7 @@ _THING_WORDS = {
     "flag": ("flag",),
     "banner": ("flag",),
 }
-_PLURALS = ("trousers", "pants", "slacks", "shorts", "short pants")
+_PLURALS = ("trousers", "pants", "slacks", "shorts", "jeans")
 
 # What people do: phrases that follow a noun ("the man ..."), each also after "who is" where it
 # starts with a word in -ing, and single words that may stand before the noun.
@@ -228,9 +228,10 @@ class Claim:
 
 
 def _article(words: str) -> str:
-    if words in _PLURALS or words.split(" ", 1)[-1] in _PLURALS or words.endswith(_PLURALS):
+    if words.endswith(_PLURALS):
         return words
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    vowel = words[0] in "aeiou" and not words.startswith("one")
+    return f"{'an' if vowel else 'a'} {words}"
 
 
 class Describer:
@@ -372,13 +373,10 @@ class Describer:
             holds &= claim.holds
         if holds != 1 << target or len(claims) < wanted:
             return None
-        if any(claim.closed for claim in claims):
-            if len(claims) > 1 or noun.holds != self.everybody:
-                # "The second man from the left" may count men only: say it of a person.
-                noun = self._plain_noun(generator)
-                claims = [claim for claim in claims if claim.closed]
-                if claims[0].holds != 1 << target:
-                    return None
+        closed = [claim for claim in claims if claim.closed]
+        if closed:
+            # "The second man from the left" might count men only: say it of a person, alone.
+            return [self._plain_noun(generator), *closed]
         return [noun, *claims]
 
     def _say(self, claims: Sequence[Claim], generator: np.random.Generator, whole: bool) -> str:
@@ -407,17 +405,16 @@ class Describer:
             after[0] = after[0].removeprefix("who is ")
         for position in range(len(after)):
             first = after[position].split(" ", 1)[0]
-            if hard and position == len(after) - 1 and first.endswith("ing"):
-                if generator.random() < 0.4:
-                    after[position] = f"who is {after[position]}"
+            last = position == len(after) - 1
+            if hard and last and first.endswith("ing") and generator.random() < 0.4:
+                after[position] = f"who is {after[position]}"
         determiner = "the"
         if hard and whole and generator.random() < 0.3:
             determiner = pick(generator, ("a", "that", ""))
-        if noun == "someone":
-            determiner = ""
         words = " ".join((*before, noun, *after))
         if determiner == "a":
-            words = _article(words) if not words.endswith(_PLURALS) else f"a {words}"
+            first, *rest = words.split(" ")
+            words = " ".join((_article(first), *rest))
         elif determiner:
             words = f"{determiner} {words}"
         if whole and hard and generator.random() < 0.2:
@@ -514,16 +511,8 @@ class Describer:
             return None
         word, means = self._name(generator, _BOTTOM_WORDS, bottom.kind)
         with_colour = bottom.kind == "trousers" or generator.random() < 0.85
-        if with_colour and bottom.colour == "blue" and bottom.kind == "trousers":
-            if generator.random() < 0.25 * self.difficulty:
-                means_blue = self._where(
-                    lambda other: (
-                        other.appearance.bottom is not None
-                        and other.appearance.bottom.kind == "trousers"
-                        and other.appearance.bottom.colour == "blue"
-                    )
-                )
-                return Claim("clothes", means_blue, "blue jeans", "wear", (("blue", "bottom"),))
+        if (bottom.kind, bottom.colour) == ("trousers", "blue"):
+            word = self._word(generator, (word, "jeans"))
         holds = self._where(
             lambda other: (
                 other.appearance.bottom is not None
@@ -647,13 +636,13 @@ class Describer:
             return None
         doing = pick(generator, options)
         holds = self._where(lambda other: doing in (other.pose.action, other.pose.arms))
-        if doing in ("walking", "running") and pose.facing in ("left", "right"):
-            if generator.random() < 0.5:
-                holds = self._where(
-                    lambda other: other.pose.action == doing and other.pose.facing == pose.facing
-                )
-                words = f"{doing} {self._word(generator, ('to the', 'towards the'))} {pose.facing}"
-                return Claim("action", holds, words, "after", doing=doing)
+        sideways = doing in ("walking", "running") and pose.facing in ("left", "right")
+        if sideways and generator.random() < 0.5:
+            holds = self._where(
+                lambda other: other.pose.action == doing and other.pose.facing == pose.facing
+            )
+            words = f"{doing} {self._word(generator, ('to the', 'towards the'))} {pose.facing}"
+            return Claim("action", holds, words, "after", doing=doing)
         if doing == "pointing" and generator.random() < 0.5:
             side = self._pointing_side(person)
             holds = self._where(
@@ -917,6 +906,6 @@ class Describer:
 
 def _garment(claim: Claim) -> str:
     """Which part of the body a claim about clothes speaks of."""
-    if claim.text.endswith(tuple(_BOTTOM_WORDS)) or claim.text.endswith("jeans"):
+    if claim.text.endswith((*_PLURALS, "skirt")):
         return "bottom"
     return "top"

@@ -738,7 +738,9 @@ def draw_background(
     }[kind]
     painter(generator, canvas, int(horizon), difficulty)
     if difficulty > 0:
-        grain = generator.standard_normal((6, 8, 3), dtype=np.float32) * (10 * difficulty)
+        # Uneven paint: mostly light and dark, a little colour.
+        grain = generator.standard_normal((6, 8, 1), dtype=np.float32) * (8 * difficulty)
+        grain = grain + generator.standard_normal((6, 8, 3), dtype=np.float32) * (2.5 * difficulty)
         grain = cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)
         canvas = np.clip(canvas + grain, 0, 255).astype(np.uint8)
     return canvas
