@@ -60,6 +60,16 @@ flip_probability = 0.5
 augment = True  # False: evaluation's resize in training too
 drop_cropped_keypoints = False  # False: cropped-out keypoints move to the border, as published
 num_workers = 4
+synthetic = dict(  # only for dataset = "synthetic"; see datasets/synthetic.py
+    train_length=2000,  # pictures per epoch, new ones in every epoch
+    val_length=200,
+    image_size=[192, 192],  # height, width
+    num_people=[1, 6],
+    difficulty=1.0,  # 0: clean pictures and plain captions; 1: everything
+    caption_kinds=None,
+    min_area=0.02,  # of the picture; smaller people are not referred to
+    curriculum=[],
+)
 
 # --- training (Appendix A.2) ---------------------------------------------------------------------
 prompt_probabilities = dict(text=0.5, scribble=0.25, point=0.25)

@@ -20,9 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from datasets.sample import Sample
 from datasets.scribble import draw_scribble
 from datasets.skeleton import COCO, Skeleton
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from util.images import IMAGENET_MEAN, IMAGENET_STD, size_for_longer_side
 
 # A new scribble is drawn after a crop where the mask keeps more pixels than this.
 MIN_MASK_FOR_SCRIBBLE = 100
@@ -135,12 +133,6 @@ def size_for_shorter_side(
     scale = side / min(height, width)
     if max_side is not None:
         scale = min(scale, max_side / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def size_for_longer_side(height: int, width: int, side: int) -> tuple[int, int]:
-    """(height, width) with the given longer side and the same shape."""
-    scale = side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

@@ -1,4 +1,4 @@
-"""Reading picture files of any common kind into 8-bit RGB."""
+"""Pictures: reading files of any common kind into 8-bit RGB, and what networks expect of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Mean and standard deviation of ImageNet's RGB values in [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def load_picture(
@@ -82,3 +86,9 @@ def _sixteen_bit_grey_to_rgb(grey: np.ndarray, name: str) -> np.ndarray:
         )
     eight_bit = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return np.repeat(eight_bit[:, :, None], 3, axis=2)
+
+
+def size_for_longer_side(height: int, width: int, side: int) -> tuple[int, int]:
+    """(height, width) with the given longer side and the same shape."""
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
