@@ -12,14 +12,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import re
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -29,13 +25,11 @@ from datasets.refhuman import PROMPT_KINDS
 from datasets.skeleton import SKELETONS
 from models import build_model, build_parameter_groups
 from util import checkpoint, distributed
+from util.command_line import run_program
 from util.config import Config, ConfigError, OptionsAction
 from util.logging import LOGGER_NAME, setup
 
 DEFAULT_CONFIG = Path(__file__).parent / "config" / "uniphd_tiny.py"
-
-# Whether an error of the user's making comes with Python's traceback.
-TRACEBACK_VARIABLE = "UNIPHD_TRACEBACK"
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -301,42 +295,19 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
 
-def error_message(error: Exception) -> str:
-    """What the user needs of an error: its message, without a loader worker's traceback."""
-    message = str(error)
-    worker = re.match(r"Caught (\w+) in DataLoader worker process", message)
-    if worker:
-        message = message.rpartition(f"\n{worker.group(1)}: ")[2].strip()
-    return message
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, 1 (loss not finite), 2 (user error)."""
+    """Run the command line; the exit status is 1 after a non-finite loss, else `run_program`'s."""
     arguments = build_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        run(arguments)
-    except KeyboardInterrupt:
-        print("Interrupted; --resume auto continues after the last checkpoint.", file=sys.stderr)
-        return 130
+        status = run_program(lambda: run(arguments))
     except engine.NonFiniteLossError as error:
         if distributed.is_main_process():
             print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
-            raise
-        where = f" (process {distributed.rank()})" if distributed.world_size() > 1 else ""
-        print(f"error{where}: {error_message(error)}", file=sys.stderr)
-        print(f"({TRACEBACK_VARIABLE}=1 shows where it was raised.)", file=sys.stderr)
-        return 2
-    distributed.shutdown()
-    return 0
-
-
-def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
-    """End by an exception, so that half-written files are removed and workers end."""
-    sys.exit(128 + signal_number)
+        status = 1
+    # After an error of this process alone, the others may be waiting for it: just leave.
+    if status == 0:
+        distributed.shutdown()
+    return status
 
 
 if __name__ == "__main__":

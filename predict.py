@@ -1,0 +1,145 @@
+"""One picture and one prompt: the referred person's keypoints and mask.
+
+    python predict.py --checkpoint outputs/checkpoint.pth --image street.jpg \
+        --text "the woman on the left" --output woman.png
+
+Writes the picture with the person drawn in, and woman.json with the numbers.  Coordinates are
+(x, y) in pixels of the picture as a viewer shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from datasets.skeleton import COCO
+from models.uniphd.predictor import Prediction, Predictor
+from util import visualize
+from util.command_line import run_program
+from util.config import Config, OptionsAction
+from util.images import load_picture
+from util.logging import write_json
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Find the person that a prompt refers to.")
+    parser.add_argument("--checkpoint", required=True, help="a trained model, ours or published")
+    parser.add_argument("--image", required=True, help="picture file")
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--text", help="a sentence about the person")
+    prompt.add_argument("--point", type=parse_point, metavar="X,Y", help="a click on the person")
+    prompt.add_argument(
+        "--scribble",
+        type=parse_stroke,
+        metavar="X1,Y1,X2,Y2,...",
+        help="points along a stroke over the person",
+    )
+    parser.add_argument(
+        "--output", default="prediction.png", help="picture to write; numbers go to a .json beside"
+    )
+    parser.add_argument("--device", help="cuda or cpu; by default cuda where there is one")
+    parser.add_argument(
+        "-c", "--config_file", help="settings, where the checkpoint does not hold its own"
+    )
+    parser.add_argument(
+        "--options",
+        nargs="+",
+        action=OptionsAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="change settings of --config_file",
+    )
+    return parser
+
+
+def parse_point(text: str) -> list[float]:
+    """[x, y] from "x,y"."""
+    numbers = _numbers(text)
+    if len(numbers) != 2:
+        raise argparse.ArgumentTypeError(f"expected X,Y, got '{text}'")
+    return numbers
+
+
+def parse_stroke(text: str) -> list[list[float]]:
+    """[[x, y], ...] from "x1,y1,x2,y2,..."."""
+    numbers = _numbers(text)
+    if len(numbers) < 4 or len(numbers) % 2:
+        raise argparse.ArgumentTypeError(
+            f"expected two or more points X1,Y1,X2,Y2,..., got '{text}'"
+        )
+    return [numbers[i : i + 2] for i in range(0, len(numbers), 2)]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers between commas, got '{text}'") from None
+
+
+def to_json(prediction: Prediction, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The numbers of a prediction: keypoints by name, box, mask as COCO run-length code."""
+    record = {
+        "image": str(arguments.image),
+        "prompt": {
+            kind: value
+            for kind in ("text", "point", "scribble")
+            if (value := getattr(arguments, kind)) is not None
+        },
+        "score": prediction.score,
+        "box": prediction.box.tolist(),
+        "keypoints": dict(zip(COCO.names, prediction.keypoints.tolist(), strict=True)),
+    }
+    if prediction.mask is not None:
+        code = coco_mask.encode(np.asfortranarray(prediction.mask, dtype=np.uint8))
+        record["mask"] = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
+    return record
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Predict, and write picture and numbers."""
+    output = Path(arguments.output)
+    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"--output {output}: expected a name that ends in .png or .jpg.")
+    if arguments.options and not arguments.config_file:
+        raise ValueError("--options change the settings of --config_file; name one.")
+    config = None
+    if arguments.config_file:
+        config = Config.fromfile(arguments.config_file)
+        config.merge_from_dict(arguments.options)
+
+    picture = load_picture(arguments.image)
+    predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device, config)
+    predictor.set_image(picture)
+    prediction = predictor.predict(arguments.text, arguments.point, arguments.scribble)
+
+    points = arguments.scribble if arguments.point is None else [arguments.point]
+    drawn = visualize.comparison(
+        picture,
+        visualize.Person(prediction.keypoints, prediction.mask, prediction.box),
+        truth=None,
+        limbs=COCO.limbs,
+        flip_pairs=COCO.flip_pairs,
+        prompt=f"{arguments.text or ''} (score {prediction.score:.2f})".strip(),
+        points=None if points is None else np.array(points),
+    )
+    visualize.save(output, drawn)
+    write_json(output.with_suffix(".json"), to_json(prediction, arguments))
+    print(f"score {prediction.score:.3f}: {output}, {output.with_suffix('.json')}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = build_parser().parse_args(argv)
+    return run_program(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
