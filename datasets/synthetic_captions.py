@@ -88,15 +88,19 @@ _COLOUR_WORDS = {
     "black": ("black", "jet-black"),
     "white": ("white", "snow-white"),
     "pink": ("pink", "rose-coloured"),
-    "green": ("green", "grass-green"),
+    "green": ("green", "grass-green", "emerald"),
+    "blue": ("blue", "royal-blue"),
+    "yellow": ("yellow", "lemon-yellow"),
+    "orange": ("orange", "bright-orange", "tangerine"),
+    "brown": ("brown", "chocolate-brown"),
 }
 _PATTERN_WORDS = {
     "striped": ("striped", "stripy", "stripey"),
     "dotted": ("dotted", "spotted", "polka-dot"),
 }
 _NOUNS = {
-    "any": ("person", "one", "figure", "individual", "human"),
-    MEN: ("man", "guy", "gentleman", "fellow"),
+    "any": ("person", "one", "figure", "individual", "human", "character"),
+    MEN: ("man", "guy", "gentleman", "fellow", "bloke"),
     WOMEN: ("woman", "lady"),
     BOYS: ("boy", "little boy", "lad"),
     GIRLS: ("girl", "little girl"),
@@ -113,9 +117,11 @@ _TOP_WORDS = {
     "shirt": ("t-shirt", "sweater"),
     "jacket": ("jacket",),
     "coat": ("jacket",),
+    "open jacket": ("jacket",),
     "top": TOPS,
     "dress": ("dress",),
     "gown": ("dress",),
+    "frock": ("dress",),
 }
 _BOTTOM_WORDS = {
     "trousers": ("trousers",),
@@ -139,7 +145,9 @@ _THING_WORDS = {
     "balloon": ("balloon",),
     "umbrella": ("umbrella",),
     "parasol": ("umbrella",),
+    "brolly": ("umbrella",),
     "bag": ("bag",),
+    "shopping bag": ("bag",),
     "handbag": ("bag",),
     "ball": ("ball",),
     "flag": ("flag",),
@@ -151,8 +159,8 @@ _PLURALS = ("trousers", "pants", "slacks", "shorts", "jeans")
 # starts with a word in -ing, and single words that may stand before the noun.
 _ACTION_PHRASES = {
     "standing": ("standing", "standing up", "standing upright", "standing still"),
-    "walking": ("walking", "strolling", "taking a walk", "going for a walk"),
-    "running": ("running", "jogging", "sprinting", "in a hurry"),
+    "walking": ("walking", "strolling", "taking a walk", "going for a walk", "on foot"),
+    "running": ("running", "jogging", "sprinting", "in a hurry", "rushing"),
     "sitting": ("sitting", "seated", "sitting down", "having a seat", "sitting on a box"),
     "kicking": ("kicking a ball", "kicking", "playing football", "playing soccer"),
     "bending": ("bending over", "bending down", "bending forward", "stooping"),
@@ -160,7 +168,14 @@ _ACTION_PHRASES = {
     "jumping": ("jumping", "leaping", "jumping up", "up in the air"),
 }
 _ARM_PHRASES = {
-    "waving": ("waving", "waving hello", "waving a hand", "waving at us", "greeting us"),
+    "waving": (
+        "waving",
+        "waving hello",
+        "waving a hand",
+        "waving at us",
+        "greeting us",
+        "saying hi",
+    ),
     "raised": (
         "raising both arms",
         "with both arms up",
@@ -186,19 +201,40 @@ _ADJECTIVES = {
     "pointing": ("pointing",),
 }
 _FACING_PHRASES = {
-    "viewer": ("facing the camera", "looking at the camera", "looking at us", "facing us"),
+    "viewer": (
+        "facing the camera",
+        "looking at the camera",
+        "looking at us",
+        "facing us",
+        "facing forward",
+    ),
     "away": (
         "facing away",
         "seen from behind",
         "turned away",
         "looking away from us",
+        "whose face cannot be seen",
         "with the back to the camera",
     ),
     "left": ("facing left", "looking to the left", "turned to the left", "seen from the side"),
     "right": ("facing right", "looking to the right", "turned to the right", "seen from the side"),
 }
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
-_PREFIXES = ("find", "show me", "point out", "where is", "look for", "select", "mark", "it is")
+_PREFIXES = (
+    "find",
+    "show me",
+    "point out",
+    "where is",
+    "look for",
+    "select",
+    "mark",
+    "it is",
+    "please find",
+    "can you see",
+    "locate",
+    "segment",
+    "i mean",
+)
 
 
 @dataclass(frozen=True)
@@ -460,10 +496,10 @@ class Describer:
             # Only the colour: then nothing else of that colour may be worn by somebody else.
             holds = self._where(
                 lambda other: (
-                    other.appearance.top.colour == top.colour
+                    other.appearance.top.shows(top.colour)
                     or (
                         other.appearance.bottom is not None
-                        and other.appearance.bottom.colour == top.colour
+                        and other.appearance.bottom.shows(top.colour)
                     )
                 )
             )
@@ -485,7 +521,7 @@ class Describer:
         holds = self._where(
             lambda other: (
                 other.appearance.top.kind in means
-                and (not with_colour or other.appearance.top.colour == top.colour)
+                and (not with_colour or other.appearance.top.shows(top.colour))
                 and (pattern is None or other.appearance.top.pattern == pattern)
             )
         )
@@ -517,7 +553,7 @@ class Describer:
             lambda other: (
                 other.appearance.bottom is not None
                 and other.appearance.bottom.kind in means
-                and (not with_colour or other.appearance.bottom.colour == bottom.colour)
+                and (not with_colour or other.appearance.bottom.shows(bottom.colour))
             )
         )
         words = f"{self._colour(generator, bottom.colour)} {word}" if with_colour else word
@@ -832,7 +868,9 @@ class Describer:
 
         if near(me, 0.6):
             holds = not_them & self._where(lambda other: near(other, 0.85))
-            relations.append((holds, ("next to", "beside", "close to")))
+            relations.append(
+                (holds, ("next to", "beside", "close to", "near", "side by side with"))
+            )
 
         def overlap(other: ScenePerson) -> float:
             start = max(other.box[0], them.box[0])
@@ -844,7 +882,7 @@ class Describer:
             holds = not_them & self._where(
                 lambda other: overlap(other) > 0.0 and other.foot[1] < them.foot[1]
             )
-            relations.append((holds, ("behind", "partly hidden behind")))
+            relations.append((holds, ("behind", "partly hidden behind", "covered by")))
         if overlap(me) > 0.25 and me.foot[1] > them.foot[1] + step:
             holds = not_them & self._where(
                 lambda other: overlap(other) > 0.0 and other.foot[1] > them.foot[1]

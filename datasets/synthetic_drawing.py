@@ -237,11 +237,18 @@ class PersonPainter:
         hidden = towards[:, 2] < 0
         if hidden.all():
             return None
-        # What lies on the far side is seen as the head's silhouette.
-        flat = towards[hidden, :2]
-        towards[hidden, :2] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-        towards[hidden, 2] = 0
-        return _hull(self._on_head(towards @ self.body.head_axes.T, grow))
+        # The cap ends at the head's silhouette: where the rim runs on the far side, or, if even the
+        # middle of the cap is there, outside of the visible rim.
+        if axis @ self.body.head_axes[:, 2] >= 0:
+            outside = towards.copy()
+            flat = towards[hidden, :2]
+            outside[hidden, :2] = flat / np.maximum(np.linalg.norm(flat, axis=1)[:, None], 1e-6)
+            outside[hidden, 2] = 0
+        else:
+            near = towards[~hidden]
+            flat = near[:, :2] / np.maximum(np.linalg.norm(near[:, :2], axis=1)[:, None], 1e-6)
+            outside = np.concatenate((near, np.column_stack((flat, np.zeros(len(flat))))))
+        return _hull(self._on_head(outside @ self.body.head_axes.T, grow))
 
     # --- parts -----
 
@@ -283,7 +290,7 @@ class PersonPainter:
         across = np.array((-axis[1], axis[0])) / length
         bands = []
         for offset in np.arange(step * 0.5, length - 0.3 * step, 2 * step):
-            low, high = offset / length, min(1.0, (offset + step) / length)
+            low, high = offset / length, min(1.0, (offset + 0.85 * step) / length)
             wide_low = start_radius + (end_radius - start_radius) * low
             wide_high = start_radius + (end_radius - start_radius) * high
             near, far = start[:2] + axis * low, start[:2] + axis * high
@@ -352,10 +359,14 @@ class PersonPainter:
         shapes = block((low, 0.42, 0.9, 1.12), top.rgb, TRUNK)
         if top.pattern == "striped":
             step = self._stripe_step() / max(length, 1e-6)
+            across = np.array((-up[1], up[0]))
             for share in np.arange(low + 0.6 * step, 1.0, 2 * step):
-                ring = ring_at(share)
-                rim = ring_at(min(1.02, share + step))
-                shapes.append(Shape(_hull(ring, rim), top.second_rgb, None))
+                ends = []
+                for ring in (ring_at(share), ring_at(min(1.02, share + 0.85 * step))):
+                    sideways = ring[:, :2] @ across
+                    ends += [ring[sideways.argmin(), :2], ring[sideways.argmax(), :2]]
+                band = np.stack((ends[0], ends[1], ends[3], ends[2]))
+                shapes.append(Shape(band, top.second_rgb, None))
         elif top.pattern == "dotted":
             shapes += self._dots(top, ring_at, (0.18, 0.42, 0.66, 0.9))
         if top.kind == "jacket":

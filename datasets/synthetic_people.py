@@ -97,14 +97,20 @@ class Item:
         colour: name of its (main) colour, a key of COLOURS.
         rgb: the colour as drawn, varied around the named one.
         pattern: one of PATTERNS.
-        second_rgb: colour of stripes or dots.
+        second_colour: name of the colour of stripes or dots, None where it is plain.
+        second_rgb: that colour.
     """
 
     kind: str
     colour: str
     rgb: Rgb
     pattern: str = "plain"
+    second_colour: str | None = None
     second_rgb: Rgb = (255, 255, 255)
+
+    def shows(self, colour: str) -> bool:
+        """Whether somebody might call it an item of this colour."""
+        return colour in (self.colour, self.second_colour)
 
 
 @dataclass(frozen=True)
@@ -271,7 +277,7 @@ def draw_appearance(
         second = "white" if top.colour not in ("white", "yellow", "pink") else "black"
         if generator.random() < 0.3:
             second = {"white": "blue", "yellow": "green", "pink": "purple"}.get(top.colour, second)
-        top = Item(top.kind, top.colour, top.rgb, pattern, COLOURS[second])
+        top = Item(top.kind, top.colour, top.rgb, pattern, second, COLOURS[second])
 
     bottom = None
     if not dress:
