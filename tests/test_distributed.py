@@ -31,7 +31,7 @@ print("fine")
 def test_two_processes_exchange_values():
     for result in run_python(["-c", TWO_PROCESSES], processes=2):
         assert result.returncode == 0, result.stderr
-        assert result.stdout == "fine\n"
+        assert result.stdout.endswith("fine\n")  # older versions of Gloo print a line
 
 
 def test_a_process_alone():
