@@ -23,6 +23,7 @@ import logging
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -38,6 +39,7 @@ SOURCE_FOLDER = Path(__file__).resolve().parent / "csrc"
 PACKAGE = "uniphd_ops"
 KEY_FILE = "keys.json"  # beside the installed libraries: {"cpu": key, "cuda": key}
 LIBRARIES = ("cpu", "cuda")
+USUAL_ARCHITECTURES = ("7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
 
 def sources(library: str) -> list[Path]:
@@ -70,19 +72,31 @@ def linker_flags() -> list[str]:
 
 def cuda_compiler_flags() -> list[str]:
     """Flags for nvcc."""
-    return ["-O3", "-lineinfo", "--expt-relaxed-constexpr"]
+    return ["-O3", "-lineinfo"]
 
 
-def cuda_include_folders() -> list[str]:
-    """Folders with CUDA headers that PyTorch's pip packages bring and a toolkit may lack."""
-    nvidia = Path(sysconfig.get_path("purelib")) / "nvidia"
-    return [str(path) for path in sorted(nvidia.glob("*/include")) if path.is_dir()]
+def cuda_home() -> Path:
+    """The folder of the CUDA toolkit.
+
+    Raises:
+        OSError: there is none with both compiler and headers.
+    """
+    from torch.utils import cpp_extension
+
+    # A `nvcc` on the PATH may be a script that calls the one in the toolkit's own folder.
+    candidates = [os.environ.get("CUDA_HOME"), cpp_extension.CUDA_HOME, "/usr/local/cuda"]
+    for candidate in candidates:
+        if candidate:
+            folder = Path(candidate)
+            if (folder / "bin/nvcc").exists() and (folder / "include/cuda_runtime.h").exists():
+                return folder
+    raise OSError("found no CUDA toolkit with bin/nvcc and include/cuda_runtime.h; set CUDA_HOME")
 
 
 def cuda_architectures() -> str:
     """What to compile CUDA kernels for: `TORCH_CUDA_ARCH_LIST`, this machine's GPUs, or all.
 
-    All are those from 7.0 to 12.0 that the compiler at hand offers.
+    All are the usual ones from 7.0 to 12.0 that the compiler at hand offers.
     """
     chosen = os.environ.get("TORCH_CUDA_ARCH_LIST")
     if chosen:
@@ -90,14 +104,18 @@ def cuda_architectures() -> str:
     if torch.cuda.is_available():
         found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
         return ";".join(f"{major}.{minor}" for major, minor in sorted(found))
-    return "all"
+    command = [str(cuda_home() / "bin" / "nvcc"), "--list-gpu-code"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    offered = [code for code in USUAL_ARCHITECTURES if f"sm_{code.replace('.', '')}" in listed]
+    return ";".join(offered) + "+PTX"
 
 
 def build_key(library: str) -> str:
     """A hash over everything that decides what the compiler makes."""
     digest = hashlib.sha256()
     for path in sorted(SOURCE_FOLDER.rglob("*")):
-        if path.is_file() and (library == "cuda" or path.parent.name != "cuda"):
+        unused = ("emulation",) if library == "cuda" else ("emulation", "cuda")
+        if path.is_file() and path.parent.name not in unused:
             digest.update(path.relative_to(SOURCE_FOLDER).as_posix().encode() + b"\0")
             digest.update(path.read_bytes() + b"\0")
     settings = [torch.__version__, platform.machine(), sys.platform, compiler_flags()]
@@ -164,56 +182,42 @@ def compile_library(library: str, target: Path) -> None:
 
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{library}-", dir=target.parent))
-    path = os.environ.get("PATH")
-    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST")
-    os.environ["PATH"] = _with_tools_on_path()
+    # pip's ninja is not on the PATH where the environment is not activated.
+    variables = {"PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])}
+    if library == "cuda":
+        variables["TORCH_CUDA_ARCH_LIST"] = cuda_architectures()
     try:
-        cuda = {}
-        if library == "cuda":
-            os.environ["TORCH_CUDA_ARCH_LIST"] = resolve_architectures(cuda_architectures())
-            cuda = {
-                "extra_cuda_cflags": cuda_compiler_flags(),
-                "extra_include_paths": cuda_include_folders(),
-            }
-        cpp_extension.load(
-            name=f"{PACKAGE}_{library}",
-            sources=[str(path) for path in sources(library)],
-            extra_cflags=compiler_flags(),
-            extra_ldflags=linker_flags(),
-            build_directory=str(folder),
-            with_cuda=library == "cuda",
-            is_python_module=False,
-            **cuda,
-        )
+        with _environment(variables):
+            if library == "cuda":
+                cpp_extension.CUDA_HOME = str(cuda_home())
+            cpp_extension.load(
+                name=f"{PACKAGE}_{library}",
+                sources=[str(path) for path in sources(library)],
+                extra_cflags=compiler_flags(),
+                extra_cuda_cflags=cuda_compiler_flags(),
+                extra_ldflags=linker_flags(),
+                build_directory=str(folder),
+                with_cuda=library == "cuda",
+                is_python_module=False,
+            )
         os.replace(folder / f"{PACKAGE}_{library}.so", target)
     finally:
-        _restore("PATH", path)
-        _restore("TORCH_CUDA_ARCH_LIST", architectures)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _restore(variable: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(variable, None)
-    else:
-        os.environ[variable] = value
-
-
-def resolve_architectures(chosen: str) -> str:
-    """ "all" -> the architectures from 7.0 to 12.0 that nvcc lists; others stay as they are."""
-    if chosen != "all":
-        return chosen
-    import subprocess
-
-    from torch.utils import cpp_extension
-
-    nvcc = Path(cpp_extension.CUDA_HOME or "") / "bin" / "nvcc"
-    listed = subprocess.run(
-        [str(nvcc), "--list-gpu-code"], capture_output=True, text=True, check=True
-    ).stdout
-    numbers = sorted({int(line[3:]) for line in listed.split() if line[3:].isdigit()})
-    usual = (70, 75, 80, 86, 89, 90, 100, 120)
-    return ";".join(f"{n // 10}.{n % 10}" for n in numbers if n in usual) + "+PTX"
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables and put the old ones back."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 _loaded: set[str] = set()

@@ -4,10 +4,10 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <string>
 #include <tuple>
 
 #include "../checks.h"
@@ -153,14 +153,16 @@ Tensor forward(
   const int64_t queries = sampling_locations.size(1);
   Tensor output = at::empty(
       {value.size(0), queries, value.size(2) * value.size(3)}, prepared.value.options());
-  if (output.numel() == 0) return output.to(value.scalar_type());
+  if (sampling_locations.numel() == 0 || output.numel() == 0) {
+    return output.zero_().to(value.scalar_type());
+  }
   dispatch(prepared.value, [&](auto type) {
     using T = decltype(type);
     const Inputs<T> in = prepared.inputs<T>();
     auto* const result = static_cast<T*>(output.mutable_data_ptr());
     // A thread is worth waking for some hundred thousand multiplications.
     const int64_t products = 4 * in.heads * in.levels * in.points * in.channels;
-    const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 18) / std::max<int64_t>(1, products));
+    const int64_t grain = std::max<int64_t>(1, (int64_t(1) << 18) / products);
     at::parallel_for(0, in.batch * in.queries, grain, [&](int64_t begin, int64_t end) {
       const Tensor scratch = working_memory(forward_scratch_bytes(in));
       kernels<T>().forward(in, result, begin, end, scratch.mutable_data_ptr());
@@ -181,6 +183,12 @@ std::tuple<Tensor, Tensor, Tensor> backward(
           grad_output.size(2) == value.size(2) * value.size(3),
       "ms_deform_attn_backward: grad_output must be [B, Q, M * D]; got ", grad_output.sizes(),
       ".");
+  if (value.numel() == 0 || sampling_locations.numel() == 0) {
+    return {
+        at::zeros_like(value, at::MemoryFormat::Contiguous),
+        at::zeros_like(sampling_locations, at::MemoryFormat::Contiguous),
+        at::zeros_like(attention_weights, at::MemoryFormat::Contiguous)};
+  }
   const Tensor incoming = grad_output.to(prepared.value.scalar_type()).contiguous();
   Tensor grad_value = at::empty_like(prepared.value);
   Tensor grad_locations = at::empty_like(prepared.locations);
