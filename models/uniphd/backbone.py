@@ -114,12 +114,12 @@ def build_backbone(
             name, **options, drop_path_rate=drop_path, use_checkpointing=use_checkpointing
         )
     else:
+        body = TimmBody(name, drop_path)
         if options:
             raise ValueError(
                 f"backbone_options {dict(options)} apply to Swin only, not to {name!r}; remove "
                 "them or choose a Swin."
             )
-        body = TimmBody(name, drop_path)
         if use_checkpointing:
             body.network.set_grad_checkpointing()
     if pretrained is not None:
@@ -152,11 +152,16 @@ class InputProjection(nn.Module):
 
     Args:
         in_channels: channels of C3, C4 and C5.
-        hidden_dim: common width D; must be a multiple of 32 (GroupNorm).
+        hidden_dim: common width D.
+
+    Raises:
+        ValueError: `hidden_dim` is not a multiple of 32, the number of normalisation groups.
     """
 
     def __init__(self, in_channels: Sequence[int], hidden_dim: int) -> None:
         super().__init__()
+        if hidden_dim % 32:
+            raise ValueError(f"hidden_dim must be a multiple of 32; got {hidden_dim}.")
         convolutions = [nn.Conv2d(channels, hidden_dim, 1) for channels in in_channels]
         convolutions.append(nn.Conv2d(in_channels[-1], hidden_dim, 3, stride=2, padding=1))
         self.levels = nn.ModuleList(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.uniphd.encoder import EncoderMemory
-from models.uniphd.layers import MLP, FeedForward
+from models.uniphd.layers import MLP, FeedForward, multi_head_attention
 from models.uniphd.ops.ms_deform_attn import MSDeformAttn
 from models.uniphd.position_encoding import encode_points
 from models.uniphd.query_init import GroupQueries
@@ -52,7 +52,7 @@ class GraphAttention(nn.Module):
         self, embed_dim: int, num_heads: int, num_nodes: int, learned_adjacency: bool
     ) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
+        self.attention = multi_head_attention(embed_dim, num_heads)
         self.adjacency = (
             nn.Parameter(torch.full((num_heads, num_nodes, num_nodes), 1e-8))
             if learned_adjacency
@@ -95,7 +95,7 @@ class PoseCentricDecoderLayer(nn.Module):
         within_type: Literal["graph", "self"],
     ) -> None:
         super().__init__()
-        self.across_attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
+        self.across_attention = multi_head_attention(embed_dim, num_heads)
         self.across_norm = nn.LayerNorm(embed_dim)
         self.cross_attention = MSDeformAttn(embed_dim, num_levels, num_heads, num_points)
         self.cross_norm = nn.LayerNorm(embed_dim)

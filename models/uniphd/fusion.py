@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from models.uniphd.layers import multi_head_attention
 from models.uniphd.prompt_encoder import EncodedPrompt
 from util.nested_tensor import NestedTensor
 
@@ -20,8 +21,8 @@ class PromptFusion(nn.Module):
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
-        self.text_attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
-        self.positional_attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
+        self.text_attention = multi_head_attention(embed_dim, num_heads)
+        self.positional_attention = multi_head_attention(embed_dim, num_heads)
 
     def forward(self, levels: Sequence[NestedTensor], prompt: EncodedPrompt) -> list[NestedTensor]:
         """Levels with [B, D, h, w] features → the same levels, prompt added."""

@@ -1,0 +1,541 @@
+"""The model as a whole and its modules against slow, literal formulas."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from small_models import (
+    SIZES,
+    all_prompts,
+    random_batch,
+    random_images,
+    random_targets,
+    small_config,
+    small_model,
+    write_roberta,
+)
+
+from models import build_model, build_parameter_groups
+from models.uniphd.backbone import build_backbone
+from models.uniphd.encoder import EncoderMemory
+from models.uniphd.mask_head import DynamicMaskHead
+from models.uniphd.position_encoding import encode_map, encode_points, encode_words
+from models.uniphd.prompt_encoder import PointPrompt, TextPrompt
+from models.uniphd.query_init import make_proposals
+from models.uniphd.swin_transformer import build_swin
+from util.nested_tensor import NestedTensor
+
+KINDS = ("text", "scribble", "point")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return small_model(tmp_path_factory.mktemp("model"))
+
+
+def assert_masks_close(masks, expected):
+    """Within 1e-4 of the largest logit; random weights make logits of several hundred."""
+    scale = expected.abs().max()
+    torch.testing.assert_close(masks / scale, expected / scale, atol=1e-4, rtol=0)
+
+
+# --- the whole model ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_output_contract(built, kind):
+    model = built[0].eval()
+    with torch.inference_mode():
+        outputs = model(random_batch(), all_prompts()[kind])
+    shapes = {
+        "pred_logits": (2, 5, 2),
+        "pred_boxes": (2, 5, 4),
+        "pred_keypoints": (2, 5, 17, 2),
+        "pred_keypoints_visi": (2, 5, 17),
+    }
+    for layer in (outputs, *outputs["aux_outputs"]):
+        assert {name: tuple(layer[name].shape) for name in shapes} == shapes
+    assert len(outputs["aux_outputs"]) == 2
+    assert outputs["pred_masks"].shape == (2, 5, 96, 96)
+    assert outputs["pred_masks_low"].shape == (2, 5, 48, 48)
+    assert outputs["mask_groups"].tolist() == [list(range(5))] * 2
+    assert outputs["encoder_outputs"]["pred_keypoints"].shape == (2, 5, 17, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_does_not_depend_on_its_neighbours(built, kind):
+    model = built[0].eval()
+    batch, prompts = random_batch(), all_prompts()[kind]
+    with torch.inference_mode():
+        together = model(batch, prompts)
+        for i in range(2):
+            alone = NestedTensor(batch.tensors[i : i + 1], batch.mask[i : i + 1])
+            if kind == "text":
+                prompt = TextPrompt(prompts.captions[i : i + 1])
+            else:
+                prompt = type(prompts)(prompts.points[i : i + 1])
+            separate = model(alone, prompt)
+            for name in ("pred_logits", "pred_boxes", "pred_keypoints", "pred_keypoints_visi"):
+                torch.testing.assert_close(
+                    separate[name][0], together[name][i], atol=1e-4, rtol=0, msg=name
+                )
+            assert_masks_close(separate["pred_masks"][0], together["pred_masks"][i])
+
+
+def test_padding_does_not_leak_into_encoder_and_proposals(built):
+    """Whatever lies in the padding, and however much of it: the valid tokens do not see it.
+
+    The published model lets padding in elsewhere: Swin's windows, GroupNorm's statistics, the
+    decoder's position encoding (reference x valid ratio) and the mask's convolutions. Those numbers
+    are reproduced (test_parity.py), so the model as a whole cannot be independent of padding.
+    """
+    model = copy.deepcopy(built[0]).eval()
+    # Proposals that do not count get logit 0, so that none of them is among the best.
+    torch.nn.init.zeros_(model.query_init.memory_projection.bias)
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((8, 12), (4, 6), (2, 4), (1, 2))
+    alone, padded = [], []
+    for height, width in shapes:
+        tensor = torch.randn(1, 32, height, width, generator=generator)
+        alone.append(NestedTensor(tensor, torch.zeros(1, height, width, dtype=torch.bool)))
+        larger = torch.full((1, 32, 2 * height, 3 * width), 7.0)
+        larger[..., :height, :width] = tensor
+        mask = torch.ones(1, 2 * height, 3 * width, dtype=torch.bool)
+        mask[:, :height, :width] = False
+        padded.append(NestedTensor(larger, mask))
+    query = torch.randn(1, 32, generator=generator)
+    with torch.inference_mode():
+        small, large = model.encoder(alone), model.encoder(padded)
+        torch.testing.assert_close(
+            large.tokens[~large.padding_mask], small.tokens[0], atol=1e-4, rtol=0
+        )
+        small, large = model.query_init(small, query), model.query_init(large, query)
+    torch.testing.assert_close(large.references, small.references, atol=1e-4, rtol=0)
+    torch.testing.assert_close(large.proposal_logits, small.proposal_logits, atol=1e-4, rtol=0)
+
+
+def test_targets_choose_the_mask(built):
+    model = built[0].eval()
+    prompt = all_prompts()["scribble"]
+    with torch.inference_mode():
+        every = model(random_batch(), prompt)
+        one = model(random_batch(), prompt, random_targets())
+    matched = one["matched_groups"]
+    assert one["mask_groups"].tolist() == matched[:, None].tolist()
+    rows = torch.arange(2)
+    assert_masks_close(one["pred_masks"][:, 0], every["pred_masks"][rows, matched])
+
+
+def test_features_serve_several_prompts(built):
+    model = built[0].eval()
+    with torch.inference_mode():
+        features = model.backbone(random_batch())
+        for prompt in all_prompts().values():
+            kept = model(random_batch(), prompt, features=features)
+            fresh = model(random_batch(), prompt)
+            torch.testing.assert_close(kept["pred_keypoints"], fresh["pred_keypoints"])
+
+
+@pytest.mark.parametrize("within_type", ["graph", "self"])
+def test_every_parameter_gets_a_gradient(tmp_path, within_type):
+    model, criterion, _ = small_model(tmp_path, within_type=within_type, prompt_dropout=0.0)
+    model.train()
+    trained = set()
+    for kind in ("text", "scribble"):
+        model.zero_grad()
+        outputs = model(random_batch(), all_prompts()[kind], random_targets())
+        losses = criterion(outputs, random_targets())
+        assert set(losses) == set(criterion.weights)
+        criterion.total(losses).backward()
+        got = {
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None and parameter.grad.abs().sum() > 0
+        }
+        other = "positional_attention" if kind == "text" else "text_attention"
+        assert not any(other in name for name in got)
+        trained |= got
+    expected = {name for name, _ in model.named_parameters()}
+    # Words, positions and the padding embedding that no caption used stay without one.
+    assert expected - trained == set()
+    assert any(name.endswith(".adjacency") for name in expected) == (within_type == "graph")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 130), (255, 33)])
+def test_odd_picture_sizes(built, size):
+    model = built[0].eval()
+    batch = NestedTensor.from_list([torch.randn(3, *size), torch.randn(3, 64, 64)])
+    with torch.inference_mode():
+        outputs = model(batch, PointPrompt(torch.zeros(2, 1, 2)))
+    assert outputs["pred_masks"].shape[-2:] == batch.mask.shape[-2:]
+    assert all(torch.isfinite(outputs[name]).all() for name in ("pred_keypoints", "pred_masks"))
+
+
+def test_activation_checkpointing_changes_nothing_but_memory(tmp_path):
+    gradients = []
+    for on in (False, True):
+        model, criterion, _ = small_model(
+            tmp_path,
+            backbone_checkpointing=on,
+            encoder_checkpointing=on,
+            backbone_drop_path=0.0,
+            prompt_dropout=0.0,
+        )
+        model.train()
+        outputs = model(random_batch(), all_prompts()["point"], random_targets())
+        criterion.total(criterion(outputs, random_targets())).backward()
+        names = ("backbone.body.patch_embed.proj.weight", "encoder.level_embedding")
+        gradients.append([model.get_parameter(name).grad for name in names])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_checkpointing_recomputes(tmp_path, monkeypatch):
+    import models.uniphd.encoder as encoder
+    import models.uniphd.swin_transformer as swin
+
+    calls = []
+    for module in (encoder, swin):
+        original = module.checkpoint
+        monkeypatch.setattr(
+            module,
+            "checkpoint",
+            lambda *a, original=original, **k: (calls.append(1), original(*a, **k))[1],
+        )
+    model, *_ = small_model(tmp_path, backbone_checkpointing=True, encoder_checkpointing=True)
+    model.train()(random_batch(), all_prompts()["point"], random_targets())
+    assert len(calls) == 5 + 2  # Swin blocks, encoder layers
+
+
+def test_no_mask_head(tmp_path):
+    model, criterion, postprocessor = small_model(tmp_path, mask_head=False)
+    outputs = model.eval()(random_batch(), all_prompts()["text"], random_targets())
+    assert "pred_masks" not in outputs
+    assert not any(
+        "mask" in name or "dice" in name for name in criterion(outputs, random_targets())
+    )
+    sizes = torch.tensor(SIZES)
+    assert "masks" not in postprocessor(outputs, sizes, sizes)[0]
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def test_parameter_groups_have_the_recipes_rates(tmp_path):
+    cfg = small_config(write_roberta(tmp_path / "r"), lr=1.0, lr_backbone=2.0)
+    cfg.merge_from_dict({"lr_text_encoder": 3.0, "lr_adjacency": 4.0})
+    model, *_ = build_model(cfg)
+    groups = build_parameter_groups(model, cfg)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert len(rates) == sum(1 for _ in model.parameters())
+    for name, parameter in model.named_parameters():
+        if name.startswith("backbone."):
+            expected = 2.0
+        elif name.startswith("prompt_encoder.text_backbone."):
+            expected = 3.0
+        elif name.endswith("adjacency"):
+            expected = 4.0
+        else:
+            expected = 1.0
+        assert rates[id(parameter)] == expected, name
+
+
+def test_frozen_text_encoder(tmp_path):
+    cfg = small_config(write_roberta(tmp_path / "r"), freeze_text_encoder=True)
+    model, *_ = build_model(cfg)
+    groups = {group["name"] for group in build_parameter_groups(model, cfg)}
+    assert groups == {"backbone", "rest", "adjacency"}
+    assert not any(p.requires_grad for p in model.prompt_encoder.text_backbone.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"within_type": "gcn"}, "within_type must be one of graph, self"),
+        ({"backbone": "swin_X"}, "Unknown backbone 'swin_X'"),
+        ({"backbone": "resnet18"}, "backbone_options .* apply to Swin only"),
+        ({"backbone_options__windows": 3}, "a setting that Swin does not know"),
+        ({"num_heads": 5}, "hidden_dim must be a multiple of num_heads"),
+        ({"hidden_dim": 40}, "hidden_dim must be a multiple of 32"),
+        ({"mask_dim": 8}, "mask_dim must be 16"),
+        ({"model": "unipose"}, "model must be"),
+        ({"skeleton": "hand"}, "Unknown skeleton 'hand'"),
+        ({"text_encoder": "no/such folder"}, "neither a local folder"),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path, changes, message):
+    cfg = small_config(**{"text_encoder": write_roberta(tmp_path / "r"), **changes})
+    with pytest.raises((ValueError, OSError), match=message):
+        build_model(cfg)
+
+
+def test_weights_of_the_text_encoder(tmp_path):
+    folder = write_roberta(tmp_path / "r")
+    model, *_ = build_model(small_config(folder))
+    with pytest.raises(OSError, match="has no weights"):
+        build_model(small_config(folder, text_encoder_pretrained=True))
+    torch.nn.init.constant_(model.prompt_encoder.text_backbone.pooler.dense.bias, 0.25)
+    model.prompt_encoder.text_backbone.save_pretrained(folder)
+    loaded, *_ = build_model(small_config(folder, text_encoder_pretrained=True))
+    own = model.prompt_encoder.text_backbone.state_dict()
+    torch.testing.assert_close(dict(loaded.prompt_encoder.text_backbone.state_dict()), dict(own))
+
+
+def test_tokenizer_alone_is_enough_for_a_full_checkpoint(tmp_path):
+    folder = write_roberta(tmp_path / "r")
+    (tmp_path / "r" / "config.json").unlink()
+    model, *_ = build_model(small_config(folder))
+    config = model.prompt_encoder.text_backbone.config
+    assert (config.hidden_size, config.num_hidden_layers, config.vocab_size) == (768, 12, 50265)
+
+
+def test_long_captions_are_cut(built):
+    model = built[0].eval()
+    with torch.inference_mode():
+        encoded = model.prompt_encoder.encode_text(["red " * 200, "red"], torch.device("cpu"))
+    assert encoded.features.shape[1] == 30
+
+
+def test_wrong_prompts(built):
+    model = built[0].eval()
+    with pytest.raises(TypeError, match="TextPrompt, PointPrompt or ScribblePrompt; got str"):
+        model(random_batch(), "a man")
+    with pytest.raises(ValueError, match="Got 1 prompts for 2 pictures"):
+        model(random_batch(), TextPrompt(["a man"]))
+    with pytest.raises(ValueError, match=r"shape \[B, P, 2\]"):
+        model(random_batch(), PointPrompt(torch.zeros(2, 2)))
+
+
+# --- modules against other implementations --------------------------------------------------------
+
+
+def test_swin_equals_timm():
+    """Where nothing needs padding our Swin computes what timm's does.
+
+    The last stage is left out: its map is one window, which timm then does not shift.
+    """
+    ours = build_swin("swin_T_224_1k", drop_path_rate=0.0).eval()
+    theirs = timm.create_model(
+        "swin_tiny_patch4_window7_224", pretrained=False, features_only=True
+    ).eval()
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    own = ours.state_dict()
+    for name in theirs.state_dict():
+        # timm merges before a stage, the Swin authors after the one before.
+        mapped = name.replace("layers_", "layers.")
+        if "downsample" in mapped:
+            stage = int(mapped.split(".")[1])
+            mapped = mapped.replace(f"layers.{stage}", f"layers.{stage - 1}")
+        value = own[mapped]
+        if value.is_floating_point():
+            value = torch.randn(value.shape, generator=generator) * 0.05 + (value.dim() == 1)
+            own[mapped] = value
+        state[name] = value
+    for i in range(4):  # the published backbone norms its outputs, timm's does not
+        own[f"norm{i}.weight"] = torch.ones_like(own[f"norm{i}.weight"])
+        own[f"norm{i}.bias"] = torch.zeros_like(own[f"norm{i}.bias"])
+    theirs.load_state_dict(state)
+    ours.load_state_dict(own)
+    picture = torch.randn(1, 3, 224, 224, generator=generator)
+    with torch.inference_mode():
+        for got, expected in zip(ours(picture)[:3], theirs(picture)[:3], strict=True):
+            normed = F.layer_norm(expected, expected.shape[-1:]).permute(0, 3, 1, 2)
+            torch.testing.assert_close(got, normed, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224"])
+def test_timm_backbones(name):
+    backbone = build_backbone(name, {}, None, 0.0, False)
+    features = backbone(NestedTensor.from_list([torch.randn(3, 224, 224)]))
+    assert [tuple(f.tensors.shape[1:]) for f in features] == [
+        (channels, 224 // stride, 224 // stride)
+        for channels, stride in zip(backbone.num_channels, (4, 8, 16, 32), strict=True)
+    ]
+
+
+def test_flat_timm_network_is_refused():
+    with pytest.raises(ValueError, match="strides|feature maps"):
+        build_backbone("vit_tiny_patch16_224", {}, None, 0.0, False)
+
+
+def test_map_encoding_literally():
+    mask = torch.zeros(1, 3, 4, dtype=torch.bool)
+    mask[:, :, 3] = True
+    encoded = encode_map(mask, 8)
+    y, x, dim = 2, 1, 4
+    for axis, (count, last) in enumerate(((y + 1, 3), (x + 1, 3))):
+        angle = count / (last + 1e-6) * 2 * math.pi
+        for i in range(dim):
+            wave = angle / 20 ** (2 * (i // 2) / dim)
+            expected = math.cos(wave) if i % 2 else math.sin(wave)
+            assert encoded[0, axis * dim + i, y, x].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_point_and_word_encodings_literally():
+    encoded = encode_points(torch.tensor([0.25, 0.75]), 8)
+    for axis, value in enumerate((0.75, 0.25)):  # y before x
+        for i in range(4):
+            wave = value * 2 * math.pi / 10000 ** (2 * (i // 2) / 4)
+            expected = math.cos(wave) if i % 2 else math.sin(wave)
+            assert encoded[axis * 4 + i].item() == pytest.approx(expected, abs=1e-5)
+    words = encode_words(torch.tensor([[False, False, True]]), 4)
+    wave = 1 / (2 + 1e-6) * 2 * math.pi
+    expected = [math.sin(wave), math.cos(wave), math.sin(wave / 100), math.cos(wave / 100)]
+    assert words[0, 0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_proposals_literally():
+    mask = torch.zeros(1, 4 * 6 + 2 * 3, dtype=torch.bool)
+    memory = EncoderMemory(
+        tokens=torch.zeros(1, 30, 8),
+        padding_mask=mask,
+        spatial_shapes=torch.tensor([[4, 6], [2, 3]]),
+        level_start_index=torch.tensor([0, 24]),
+        valid_ratios=torch.tensor([[[0.5, 1.0], [0.5, 1.0]]]),
+    )
+    logits, valid = make_proposals(memory)
+    # Row 2, column 1 of the first level: x = 1.5 of 3 valid columns, y = 2.5 of 4 rows.
+    token = 2 * 6 + 1
+    assert valid[0, token]
+    assert logits[0, token].sigmoid().tolist() == pytest.approx([0.5, 0.625])
+    # Column 3 lies at 3.5 / 3 > 0.99 of the valid width.
+    assert not valid[0, token + 2] and torch.isinf(logits[0, token + 2]).all()
+
+
+def test_mask_head_equals_one_group_at_a_time():
+    """The batched head against the published recipe: each group's own small network."""
+    torch.manual_seed(0)
+    dim, groups, height, width = 8, 3, 6, 10
+    head = DynamicMaskHead(dim, 16, (5, 7))
+    shapes = [(height, width), (3, 5), (2, 3), (1, 2)]
+    memory = EncoderMemory(
+        tokens=torch.randn(1, sum(h * w for h, w in shapes), dim),
+        padding_mask=None,
+        spatial_shapes=torch.tensor(shapes),
+        level_start_index=None,
+        valid_ratios=None,
+    )
+    c2, c3 = torch.randn(1, 5, 2 * height, 2 * width), torch.randn(1, 7, height, width)
+    queries, centers = torch.randn(1, groups, dim), torch.rand(1, groups, 2)
+    image_size = torch.tensor([[45, 78]])
+    with torch.inference_mode():
+        full, low = head(queries, centers, memory, c2, c3, image_size)
+
+        features = 0
+        start = 0
+        for h, w in shapes[:3]:
+            level = memory.tokens[:, start : start + h * w].mT.reshape(1, dim, h, w)
+            start += h * w
+            features = features + F.interpolate(level, (height, width), mode="bicubic")
+        for group in range(groups):
+            weights = head.controller(queries[0, group])
+            cuts = [(dim + 2) * 16, 16 * 16, 16, 16]
+            weight1, weight2, bias1, bias2 = weights.split(cuts)
+            center = centers[0, group] * torch.tensor([78.0, 45.0])
+            offset = torch.stack(
+                [
+                    (center[0] - (8 * torch.arange(width) + 4)).expand(height, width),
+                    (center[1] - (8 * torch.arange(height) + 4))[:, None].expand(height, width),
+                ]
+            )[None]
+            x = torch.cat([features, offset], dim=1)
+            x = F.relu(F.conv2d(x, weight1.view(16, dim + 2, 1, 1), bias1))
+            x = F.conv2d(x, weight2.view(16, 16, 1, 1), bias2)
+            expected_low = F.pixel_shuffle(x, 4)[0, 0]
+            for refine, fine in ((head.refine_c3, c3), (head.refine_c2, c2)):
+                x = F.interpolate(x, fine.shape[-2:], mode="bilinear")
+                x = x + refine.conv2(F.relu(refine.conv1(F.relu(torch.cat([x, fine], dim=1)))))
+            expected_full = F.pixel_shuffle(x, 4)[0, 0]
+            torch.testing.assert_close(low[0, group], expected_low, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(full[0, group], expected_full, atol=1e-4, rtol=1e-4)
+
+
+def test_decoder_layer_equals_loops_over_groups_and_types(built):
+    """Across, cross and within attention written out with one small attention at a time."""
+    model = built[0].eval()
+    layer = model.decoder.layers[0]
+    generator = torch.Generator().manual_seed(1)
+    with torch.inference_mode():
+        memory = model.encoder(
+            [
+                NestedTensor(
+                    torch.randn(1, 32, s, s, generator=generator), torch.zeros(1, s, s).bool()
+                )
+                for s in (8, 4, 2, 1)
+            ]
+        )
+        queries = torch.randn(1, 5, 18, 32, generator=generator)
+        positions = torch.randn(1, 5, 18, 32, generator=generator)
+        positions[:, :, 0] = 0
+        references = torch.rand(1, 5, 18, 4, 2, generator=generator)
+        before = queries.clone()
+        got = layer(queries, positions, references, memory)
+        torch.testing.assert_close(queries, before)  # nobody's tensor is changed in place
+
+        def attend(module, tokens, bias=None):
+            return F.multi_head_attention_forward(
+                *[tokens[:, None]] * 3,
+                32,
+                4,
+                module.in_proj_weight,
+                module.in_proj_bias,
+                None,
+                None,
+                False,
+                0.0,
+                module.out_proj.weight,
+                module.out_proj.bias,
+                attn_mask=bias,
+                need_weights=False,
+            )[0][:, 0]
+
+        across = torch.stack(
+            [attend(layer.across_attention, queries[0, :, kind]) for kind in range(18)], dim=1
+        )
+        x = layer.across_norm(queries[0] + across) + positions[0]
+        sampled = torch.stack(
+            [
+                layer.cross_attention(
+                    group[None],
+                    reference[None],
+                    memory.tokens,
+                    memory.spatial_shapes,
+                    memory.level_start_index,
+                )[0]
+                for group, reference in zip(x, references[0], strict=True)
+            ]
+        )
+        x = layer.cross_feed_forward(layer.cross_norm(x + sampled)) + positions[0]
+        graph = layer.within_attention
+        within = torch.stack([attend(graph.attention, group, graph.adjacency) for group in x])
+        expected = layer.within_feed_forward(layer.within_norm(x + within))
+    torch.testing.assert_close(got[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_references_are_detached_between_layers_but_not_for_the_heads(built):
+    """A layer's loss reaches the layer before through the reference that entered it."""
+    model = built[0].train()
+    model.zero_grad()
+    outputs = model(random_batch(), all_prompts()["point"], random_targets())
+    outputs["aux_outputs"][1]["pred_keypoints"].sum().backward()
+    first = model.heads.keypoint_heads[0].layers[-1].weight.grad
+    second = model.heads.keypoint_heads[1].layers[-1].weight.grad
+    assert first.abs().sum() > 0 and second.abs().sum() > 0
+    assert model.heads.keypoint_heads[2].layers[-1].weight.grad is None
+    assert model.query_init.keypoint_head.layers[-1].weight.grad is None
+
+
+def test_images_of_the_batch_keep_their_sizes():
+    batch = NestedTensor.from_list(random_images([(30, 47), (17, 64)]))
+    assert batch.tensors.shape == (2, 3, 32, 64)
+    assert batch.sizes.tolist() == [[30, 47], [17, 64]]
+    assert batch.tensors[0, :, 30:].abs().sum() == 0
+    with pytest.raises(ValueError, match="at least one picture"):
+        NestedTensor.from_list([])
+    with pytest.raises(ValueError, match=r"Picture 1 .* expected \[C, h, w\]"):
+        NestedTensor.from_list([torch.zeros(3, 4, 4), torch.zeros(4, 4)])
