@@ -30,9 +30,9 @@ from torch.utils.tensorboard import SummaryWriter
 from datasets.evaluation import Evaluator, format_table
 from datasets.refhuman import PROMPT_KINDS
 from datasets.skeleton import COCO, Skeleton
-from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models.uniphd.prompt_encoder import PointPrompt, Prompt, ScribblePrompt, TextPrompt
 from util import checkpoint, distributed, visualize
+from util.images import IMAGENET_MEAN, IMAGENET_STD
 from util.logging import (
     LOGGER_NAME,
     Averages,

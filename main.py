@@ -232,6 +232,7 @@ def run(arguments: argparse.Namespace) -> None:
     if distributed.is_main_process():
         cfg.dump(output_dir / ("config_eval.py" if arguments.eval else "config.py"))
 
+    prompts = engine.PromptSampler(dict(cfg.prompt_probabilities), cfg.seed)
     start, resumes = read_start(arguments)
     torch.manual_seed(cfg.seed)
     ignore = [] if resumes else arguments.finetune_ignore
@@ -268,7 +269,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     settings = engine.Training(
         epochs=cfg.epochs,
-        prompts=engine.PromptSampler(dict(cfg.prompt_probabilities), cfg.seed),
+        prompts=prompts,
         schedule=engine.LearningRateSchedule(tuple(cfg.lr_drop_epochs), cfg.lr_warmup_steps),
         clip_max_norm=cfg.clip_max_norm,
         amp=cfg.amp,
