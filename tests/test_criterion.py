@@ -1,0 +1,236 @@
+"""Matching, losses and results against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from models.uniphd.criterion import Criterion, dice_loss, sigmoid_focal_loss
+from models.uniphd.matcher import GroupMatcher
+from models.uniphd.postprocess import PostProcess
+from util.box_ops import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh, generalized_box_iou
+from util.keypoint_ops import inverse_sigmoid, object_keypoint_similarity
+
+COSTS = {"ce": 2.0, "bbox": 5.0, "giou": 2.0, "keypoints": 10.0, "oks": 4.0}
+WEIGHTS = {
+    "ce": 2.0,
+    "bbox": 5.0,
+    "giou": 2.0,
+    "keypoints": 10.0,
+    "oks": 4.0,
+    "keypoints_visi": 4.0,
+    "mask": 2.0,
+    "dice": 5.0,
+    "mask_low": 2.0,
+    "dice_low": 5.0,
+}
+SIGMAS = (0.1, 0.2)
+
+
+def make_criterion(weights=WEIGHTS, layers=1, with_masks=False):
+    matcher = GroupMatcher(COSTS, SIGMAS, 0.25, 2.0)
+    return Criterion(matcher, weights, layers, with_masks, SIGMAS, 0.25, 2.0)
+
+
+def make_target(visible=(1.0, 1.0), keypoints=((0.5, 0.5), (0.25, 0.75))):
+    points = [[x, y, v] for (x, y), v in zip(keypoints, visible, strict=True)]
+    return {
+        "boxes": torch.tensor([[0.5, 0.5, 0.4, 0.4]]),
+        "labels": torch.tensor([1]),
+        "keypoints": torch.tensor([points]),
+        "area": torch.tensor([0.1]),
+        "masks": torch.zeros(1, 4, 4, dtype=torch.bool),
+        "image_id": 7,
+    }
+
+
+def make_outputs(keypoints, boxes=None, logits=None):
+    groups = len(keypoints)
+    return {
+        "pred_logits": torch.zeros(1, groups, 2) if logits is None else torch.tensor([logits]),
+        "pred_boxes": torch.tensor([boxes or [[0.5, 0.5, 0.4, 0.4]] * groups]),
+        "pred_keypoints": torch.tensor([keypoints]),
+        "pred_keypoints_visi": torch.zeros(1, groups, 2),
+    }
+
+
+def test_boxes():
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.1, 0.2, 0.3, 0.1]])
+    torch.testing.assert_close(box_xyxy_to_cxcywh(box_cxcywh_to_xyxy(boxes)), boxes)
+    first = torch.tensor([0.0, 0.0, 2.0, 2.0])
+    assert generalized_box_iou(first, torch.tensor([1.0, 0.0, 3.0, 2.0])).item() == pytest.approx(
+        1 / 3
+    )
+    # Apart: no overlap, hull 3 x 1 of which 2 are covered.
+    one, other = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([2.0, 0.0, 3.0, 1.0])
+    assert generalized_box_iou(one, other).item() == pytest.approx(-1 / 3)
+    empty = torch.zeros(4, requires_grad=True)
+    generalized_box_iou(empty, one).backward()
+    assert torch.isfinite(empty.grad).all()
+
+
+def test_inverse_sigmoid_clamps():
+    x = torch.tensor([0.0, 1e-4, 0.3, 0.9999, 1.0])
+    limit = math.log(1e-3)
+    expected = [limit + 0.0, limit + 1e-4, math.log(3 / 7), -limit, -limit]
+    assert inverse_sigmoid(x).tolist() == pytest.approx(expected, abs=2e-3)
+
+
+def test_oks_by_hand():
+    target = torch.tensor([[0.5, 0.5], [0.25, 0.75]])
+    keypoints = target + torch.tensor([[0.03, 0.04], [0.0, 0.2]])
+    area, sigmas = torch.tensor(0.1), torch.tensor(SIGMAS)
+    first = math.exp(-(0.05**2) / (2 * 0.1 * 0.2**2))
+    second = math.exp(-(0.2**2) / (2 * 0.1 * 0.4**2))
+    both = object_keypoint_similarity(keypoints, target, torch.ones(2), area, sigmas)
+    assert both.item() == pytest.approx((first + second) / 2, rel=1e-5)
+    one = object_keypoint_similarity(keypoints, target, torch.tensor([1.0, 0.0]), area, sigmas)
+    assert one.item() == pytest.approx(first, rel=1e-5)
+    assert object_keypoint_similarity(keypoints, target, torch.zeros(2), area, sigmas) == 0
+
+
+def test_matcher_weighs_every_cost():
+    matcher = GroupMatcher(COSTS, SIGMAS, 0.25, 2.0)
+    exact, off = [[0.5, 0.5], [0.25, 0.75]], [[0.6, 0.5], [0.25, 0.75]]
+    near_box, far_box = [0.5, 0.5, 0.4, 0.4], [0.1, 0.1, 0.1, 0.1]
+    target = make_target()
+    assert matcher(make_outputs([off, exact]), [target]).tolist() == [1]
+    # An invisible keypoint costs nothing.
+    assert matcher(make_outputs([off, off]), [make_target(visible=(0.0, 1.0))]).tolist() == [0]
+    outputs = make_outputs([exact, exact], boxes=[far_box, near_box])
+    assert matcher(outputs, [target]).tolist() == [1]
+    outputs = make_outputs([exact, exact], logits=[[5.0, -3.0], [-3.0, 3.0]])
+    assert matcher(outputs, [target]).tolist() == [1]  # index 1 is the person
+    # 0.04 of keypoint distance costs 0.4 and some OKS; 0.2 of box costs 1 and some overlap.
+    close = [[0.52, 0.52], [0.25, 0.75]]
+    outputs = make_outputs([close, exact], boxes=[near_box, [0.6, 0.5, 0.3, 0.4]])
+    assert matcher(outputs, [target]).tolist() == [0]
+    del outputs["pred_boxes"]  # encoder proposals have none
+    assert matcher(outputs, [target]).tolist() == [1]
+    with pytest.raises(ValueError, match="match_costs must have exactly"):
+        GroupMatcher({"ce": 1.0}, SIGMAS, 0.25, 2.0)
+
+
+def test_one_person_per_sample():
+    target = make_target()
+    target["keypoints"] = target["keypoints"].repeat(2, 1, 1)
+    with pytest.raises(ValueError, match="Image id 7: expected exactly one person .* got 2"):
+        GroupMatcher(COSTS, SIGMAS, 0.25, 2.0)(make_outputs([[[0.5, 0.5]] * 2]), [target])
+
+
+def test_losses_by_hand():
+    criterion = make_criterion(layers=1)
+    outputs = make_outputs(
+        [[[0.6, 0.5], [0.25, 0.5]], [[0.0, 0.0], [0.0, 0.0]]],
+        boxes=[[0.5, 0.6, 0.4, 0.4], [0.5, 0.5, 0.4, 0.4]],
+        logits=[[0.0, 0.0], [0.0, 0.0]],
+    )
+    outputs["matched_groups"] = torch.tensor([0])
+    outputs["pred_keypoints_visi"] = torch.tensor([[[2.0, 2.0], [0.0, 0.0]]])
+    losses = criterion(outputs, [make_target(visible=(1.0, 0.0))])
+    log2 = math.log(2)
+    # Four logits at probability 1/2: one positive with alpha, three negative with 1 - alpha.
+    assert losses["loss_ce"].item() == pytest.approx((0.25 + 3 * 0.75) * 0.25 * log2, rel=1e-5)
+    assert losses["loss_keypoints"].item() == pytest.approx(0.1, rel=1e-5)
+    oks = math.exp(-(0.1**2) / (2 * 0.1 * 0.2**2))
+    assert losses["loss_oks"].item() == pytest.approx(1 - oks, rel=1e-5)
+    visibility = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2
+    assert losses["loss_keypoints_visi"].item() == pytest.approx(visibility, rel=1e-5)
+    assert losses["loss_bbox"].item() == pytest.approx(0.1, rel=1e-5)
+    overlap, union, hull = 0.4 * 0.3, 0.4 * 0.5, 0.4 * 0.5
+    giou = overlap / union - (hull - union) / hull
+    assert losses["loss_giou"].item() == pytest.approx(1 - giou, rel=1e-4)
+
+
+def test_two_people_divide_as_published():
+    """Sums divide by the number of people; visibility is a mean and divides once more."""
+    criterion = make_criterion()
+    single = make_outputs([[[0.6, 0.5], [0.25, 0.5]]])
+    single["pred_keypoints_visi"] = torch.tensor([[[2.0, -1.0]]])
+    single["matched_groups"] = torch.tensor([0])
+    double = {name: torch.cat([value, value]) for name, value in single.items()}
+    one = criterion(single, [make_target()])
+    two = criterion(double, [make_target()] * 2)
+    for name in one:
+        factor = 0.5 if name == "loss_keypoints_visi" else 1.0
+        assert two[name].item() == pytest.approx(factor * one[name].item(), rel=1e-5), name
+
+
+def test_mask_losses_by_hand():
+    logits = torch.tensor([[2.0, -2.0, 0.0]])
+    labels = torch.tensor([[1.0, 1.0, 0.0]])
+    p = [1 / (1 + math.exp(-x)) for x in (2.0, -2.0, 0.0)]
+    expected = [
+        0.25 * (1 - p[0]) ** 2 * -math.log(p[0]),
+        0.25 * (1 - p[1]) ** 2 * -math.log(p[1]),
+        0.75 * 0.25 * math.log(2),
+    ]
+    assert sigmoid_focal_loss(logits, labels, 0.25, 2.0)[0].tolist() == pytest.approx(
+        expected, rel=1e-5
+    )
+    dice = 1 - (2 * (p[0] + p[1]) + 1) / (sum(p) + 2 + 1)
+    assert dice_loss(logits, labels).item() == pytest.approx(dice, rel=1e-5)
+
+
+def test_mask_targets_are_padded_and_halved_at_odd_pixels():
+    criterion = make_criterion(with_masks=True)
+    target = make_target()
+    target["masks"] = torch.zeros(1, 3, 4, dtype=torch.bool)
+    target["masks"][0, 1, 1] = True
+    outputs = make_outputs([[[0.5, 0.5], [0.25, 0.75]]] * 3)
+    outputs["matched_groups"] = torch.tensor([2])
+    outputs["mask_groups"] = torch.tensor([[0, 2]])
+    outputs["pred_masks"] = torch.full((1, 2, 4, 4), -20.0)
+    outputs["pred_masks_low"] = torch.full((1, 2, 2, 2), -20.0)
+    outputs["pred_masks"][0, 1, 1, 1] = 20.0
+    outputs["pred_masks_low"][0, 1, 0, 0] = 20.0
+    losses = criterion(outputs, [target])
+    for name in ("loss_mask", "loss_dice", "loss_mask_low", "loss_dice_low"):
+        assert losses[name].item() == pytest.approx(0.0, abs=1e-4), name
+
+
+def test_total_uses_every_weight():
+    criterion = make_criterion(layers=2, with_masks=True)
+    ones = {name: torch.tensor(1.0) for name in criterion.weights}
+    layer, encoder, mask = 2 + 5 + 2 + 10 + 4 + 4, 2 + 10 + 4, 2 + 5 + 2 + 5
+    assert criterion.total(ones).item() == 2 * layer + encoder + mask
+    with pytest.raises(ValueError, match="loss_weights must have exactly"):
+        make_criterion(weights={**WEIGHTS, "typo": 1.0})
+
+
+def test_results_are_in_pixels_of_the_original():
+    logits = torch.tensor([[[-5.0, 1.0], [-5.0, 3.0], [2.0, -5.0]]])
+    outputs = {
+        "pred_logits": logits,
+        "pred_boxes": torch.tensor([[[0.5, 0.5, 0.2, 0.4]] * 3]),
+        "pred_keypoints": torch.tensor([[[[0.1, 0.2]], [[0.5, 0.5]], [[0.3, 0.4]]]]),
+        "pred_masks": torch.full((1, 3, 16, 16), -9.0),
+    }
+    outputs["pred_masks"][0, 1, :4] = 9.0  # group 1: the upper half of the 8 valid rows
+    result = PostProcess(3)(outputs, torch.tensor([[100, 200]]), torch.tensor([[8, 12]]))[0]
+    assert result["scores"].tolist() == pytest.approx([1 / (1 + math.exp(-x)) for x in (3, 2, 1)])
+    assert result["labels"].tolist() == [1, 1, 1]
+    assert result["boxes"][0].tolist() == pytest.approx([80, 30, 120, 70])
+    sigmoid1 = 1 / (1 + math.exp(-1))
+    assert result["keypoints"][0, 0].tolist() == pytest.approx([100, 50, sigmoid1])
+    assert result["keypoints"][1, 0].tolist() == pytest.approx([60, 40, sigmoid1])  # group 2
+    assert result["keypoints"][2, 0].tolist() == pytest.approx([20, 20, sigmoid1])
+    assert result["masks"].shape == (3, 100, 200)
+    assert result["masks"][0, :50].all() and not result["masks"][0, 50:].any()
+    assert not result["masks"][1:].any()
+
+
+def test_both_logits_of_a_group_can_be_kept():
+    logits = torch.tensor([[[4.0, 3.0], [-5.0, -5.0]]])
+    outputs = {
+        "pred_logits": logits,
+        "pred_boxes": torch.rand(1, 2, 4),
+        "pred_keypoints": torch.rand(1, 2, 1, 2),
+        "pred_masks": torch.randn(1, 2, 8, 8),
+    }
+    size = torch.tensor([[8, 8]])
+    result = PostProcess(2)(outputs, size, size)[0]
+    assert torch.equal(result["boxes"][0], result["boxes"][1])
+    assert torch.equal(result["masks"][0], outputs["pred_masks"][0, 0] > 0)

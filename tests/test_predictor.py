@@ -1,0 +1,124 @@
+"""One picture, several prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_models import small_config, small_model, write_roberta
+
+from models import build_model
+from models.uniphd.predictor import Predictor, resample_stroke
+from util import checkpoint
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    model, _, postprocessor = small_model(tmp_path_factory.mktemp("predictor"))
+    return Predictor(model, postprocessor, max_side=96, divisor=16)
+
+
+def picture(height=60, width=90):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_prompts_on_one_picture(predictor, monkeypatch):
+    calls = []
+    forward = predictor.model.backbone.forward
+    monkeypatch.setattr(
+        predictor.model.backbone, "forward", lambda x: (calls.append(1), forward(x))[1]
+    )
+    predictor.set_image(picture())
+    predictions = [
+        predictor.predict(text="the man in red"),
+        predictor.predict(point=(30, 20)),
+        predictor.predict(scribble=[(10, 10), (30, 40), (50, 50)]),
+    ]
+    assert len(calls) == 1
+    for prediction in predictions:
+        assert prediction.keypoints.shape == (17, 3)
+        assert prediction.mask.shape == (60, 90) and prediction.mask.dtype == bool
+        assert prediction.box.shape == (4,)
+        assert 0 < prediction.score < 1
+        assert (prediction.keypoints[:, 0] <= 90).all() and (prediction.keypoints[:, 1] <= 60).all()
+
+
+def test_scale_of_points(predictor, monkeypatch):
+    """A point at three quarters of the picture is there in the resized picture too."""
+    seen = []
+    forward = predictor.model.prompt_encoder.forward
+    monkeypatch.setattr(
+        predictor.model.prompt_encoder,
+        "forward",
+        lambda prompt, *rest: (seen.append(prompt), forward(prompt, *rest))[1],
+    )
+    predictor.set_image(picture(30, 48))  # seen as 60 x 96
+    predictor.predict(point=(36, 15))
+    assert seen[0].points.tolist() == [[[72.0, 30.0]]]
+
+
+def test_same_picture_in_every_form(predictor, tmp_path):
+    array = picture()
+    Image.fromarray(array).save(tmp_path / "picture.png")
+    boxes = []
+    for form in (array, Image.fromarray(array), tmp_path / "picture.png"):
+        predictor.set_image(form)
+        boxes.append(predictor.predict(point=(5, 5)).box)
+    assert np.array_equal(boxes[0], boxes[1]) and np.array_equal(boxes[0], boxes[2])
+
+
+def test_resample_stroke():
+    stroke = torch.tensor([[0.0, 0.0], [6.0, 0.0], [6.0, 5.0]])
+    points = resample_stroke(stroke, 12)
+    expected = [[float(i), 0.0] for i in range(7)] + [[6.0, float(i)] for i in range(1, 6)]
+    torch.testing.assert_close(points, torch.tensor(expected))
+    same = resample_stroke(torch.tensor([[2.0, 3.0], [2.0, 3.0]]), 12)
+    torch.testing.assert_close(same, torch.tensor([[2.0, 3.0]]).expand(12, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "Give a prompt: text, point or scribble"),
+        ({"text": "a", "point": (1, 1)}, "exactly one prompt: .* got text and point"),
+        ({"text": "  "}, "text prompt is empty"),
+        ({"point": (100, 5)}, "leaves the picture, which is 90 pixels wide and 60 high"),
+        ({"point": (1, 2, 3)}, r"Expected a point \(x, y\)"),
+        ({"point": (float("nan"), 2)}, r"Expected a point \(x, y\)"),
+        ({"scribble": [(1, 1)]}, r"Expected a scribble \[P, 2\]"),
+        ({"scribble": "zigzag"}, r"Expected a scribble \[P, 2\]"),
+    ],
+)
+def test_wrong_prompts(predictor, arguments, message):
+    predictor.set_image(picture())
+    with pytest.raises(ValueError, match=message):
+        predictor.predict(**arguments)
+
+
+def test_wrong_pictures(predictor, tmp_path):
+    with pytest.raises(ValueError, match=r"uint8 \[h, w, 3\] in RGB; got float64 \[4, 4, 3\]"):
+        predictor.set_image(np.zeros((4, 4, 3)))
+    with pytest.raises(FileNotFoundError, match="absent"):
+        predictor.set_image(tmp_path / "absent.png")
+    fresh = Predictor(predictor.model, predictor.postprocessor, 96, 16)
+    with pytest.raises(RuntimeError, match="call set_image"):
+        fresh.predict(text="a")
+
+
+def test_from_checkpoint(tmp_path):
+    cfg = small_config(write_roberta(tmp_path / "r"), eval_max_side=96)
+    torch.manual_seed(0)
+    model, _, postprocessor = build_model(cfg)
+    checkpoint.save(tmp_path / "own.pth", {"model": model.state_dict(), "config": cfg.to_dict()})
+    published = {"model": checkpoint.to_reference(model.state_dict())}
+    checkpoint.save(tmp_path / "published.pth", published)
+    boxes = []
+    for predictor in (
+        Predictor(model, postprocessor, 96, 16),
+        Predictor.from_checkpoint(tmp_path / "own.pth", device="cpu"),
+        Predictor.from_checkpoint(tmp_path / "published.pth", "cpu", config=cfg.to_dict()),
+    ):
+        predictor.set_image(picture())
+        boxes.append(predictor.predict(text="the man in red").box)
+    assert np.array_equal(boxes[0], boxes[1]) and np.array_equal(boxes[0], boxes[2])
