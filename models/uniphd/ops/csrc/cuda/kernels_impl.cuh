@@ -400,7 +400,7 @@ __global__ void __launch_bounds__(kWarps* kLanes) backward_kernel(
               grad_locations, grad_weights);
         }
       }
-      __syncwarp();  // before the next chunk overwrites the dots
+      // The next chunk's first synchronisation comes before it overwrites the dots.
     }
   }
 }

@@ -1,0 +1,1 @@
+"""Compiled libraries of UniPHD, loaded by models/uniphd/ops/extension.py."""
