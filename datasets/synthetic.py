@@ -52,6 +52,7 @@ MAX_PEOPLE = 15 - 1  # label map of bytes, 16 labels each, 0 for nobody
 _MIN_VISIBLE_FRACTION, _MIN_AREA = 0.3, 0.004  # below either, a person is left out of the scene
 _REFERABLE_VISIBLE_FRACTION, _REFERABLE_KEYPOINTS = 0.5, 8
 _MAX_SCENES_PER_PAIR = 50
+_SIMPLIFY = 0.75  # how far a polygon may leave the mask's outline, in half pixels
 # Names of the random streams of a scene, so that none depends on what another one has drawn.
 _PEOPLE_STREAM, _BACKGROUND_STREAM, _LIGHT_STREAM, _CAPTION_STREAM, _SCRIBBLE_STREAM, _CHOICE = (
     range(6)
@@ -97,6 +98,8 @@ class Scene:
 
         In the training split there is none.
         """
+        if self._describer.training:
+            return None
         return self._describer.held_out_caption(index, self._stream(_CAPTION_STREAM, index, 1))
 
     def scribbles(self, index: int, count: int = NUM_SCRIBBLES) -> np.ndarray:
@@ -257,7 +260,7 @@ class SceneGenerator:
             candidates = chooser.permutation(scene.referable)
             for person in candidates.tolist():
                 caption = None
-                if self.split == "val" and index % 2:
+                if index % 2:
                     caption = scene.held_out_caption(person)
                 captions = [caption] if caption is not None else scene.captions(person, 1)
                 if not captions:
@@ -266,11 +269,16 @@ class SceneGenerator:
                 entry = image_entry(scene, index + 1, name, captions[0])
                 record = annotation(scene, person, index + 1, polygons=False)
                 return scene.image, entry, record, people_entries(scene, name)
-        raise RuntimeError(
-            f"{_MAX_SCENES_PER_PAIR} synthetic scenes in a row, index {index} of split "
-            f"{self.split!r}, have nobody to refer to; lower min_area ({self.min_area}) or "
-            f"num_people ({self.num_people}), or allow more caption_kinds ({self.caption_kinds})"
-        )
+        raise _nobody_to_refer_to(self, index)
+
+
+def _nobody_to_refer_to(generator: SceneGenerator, index: int) -> RuntimeError:
+    return RuntimeError(
+        f"{_MAX_SCENES_PER_PAIR} synthetic scenes in a row, index {index} of split "
+        f"{generator.split!r}, have nobody to refer to; lower min_area ({generator.min_area}) or "
+        f"num_people ({generator.num_people}), or allow more caption_kinds "
+        f"({generator.caption_kinds})"
+    )
 
 
 # --- RefHuman's form -----------------------------------------------------------------------------
@@ -313,6 +321,38 @@ def annotation(scene: Scene, index: int, entry_id: int, *, polygons: bool = True
     }
 
 
+def scene_pairs(
+    generator: SceneGenerator, index: int, file_name: str, captions_per_person: int = 3
+) -> tuple[Scene, list[tuple[dict[str, Any], dict[str, Any]]]]:
+    """All pairs of scene `index`: up to `captions_per_person` for everybody who can be referred to.
+
+    In the "val" split everybody's last caption is a held-out one if one can be found.
+
+    Returns:
+        The scene and its (image entry, annotation) pairs, at least one.  Their ids count from 1
+        within the scene.
+
+    Raises:
+        RuntimeError: many scenes in a row have nobody to refer to.
+    """
+    for attempt in range(_MAX_SCENES_PER_PAIR):
+        scene = generator.scene(index, attempt)
+        pairs = []
+        for person in scene.referable:
+            captions = scene.captions(person, captions_per_person)
+            held_out = scene.held_out_caption(person)
+            if held_out is not None and all(held_out.text != c.text for c in captions):
+                captions = [*captions[: captions_per_person - 1], held_out]
+            record = annotation(scene, person, 0) if captions else {}
+            for caption in captions:
+                number = len(pairs) + 1
+                entry = image_entry(scene, number, file_name, caption)
+                pairs.append((entry, {**record, "id": number, "image_id": number}))
+        if pairs:
+            return scene, pairs
+    raise _nobody_to_refer_to(generator, index)
+
+
 def people_entries(scene: Scene, file_name: str) -> list[dict[str, Any]]:
     """Entries of everybody in the picture, for the list "people" of an annotation file."""
     return [
@@ -342,9 +382,9 @@ def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
 def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
     """Mask [h, w] bool -> polygons [x0, y0, x1, y1, ...] in pixels that draw the same mask.
 
-    COCO's polygons have no holes: a part with a hole is cut in two through it.  Outlines run
-    a quarter of a pixel inside of the mask's edge, so they enclose exactly the centres of its
-    pixels.
+    COCO's polygons have no holes: a part with a hole is cut in two through it.  Outlines run a
+    quarter of a pixel inside of the mask's edge, around the centres of its pixels, and leave out
+    corners of less than half a pixel.
     """
     polygons: list[list[float]] = []
     pending = [(mask.astype(np.uint8), 0)]
@@ -357,6 +397,8 @@ def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
             if hole == -2:  # the outline of a hole
                 continue
             if hole < 0:
+                simple = cv2.approxPolyDP(outline, _SIMPLIFY, True)
+                outline = simple if len(simple) > 3 else outline
                 points = (outline[:, 0] + 0.5) / 2 + (left, 0)
                 polygons.append(points.ravel().tolist())
                 continue

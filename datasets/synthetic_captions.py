@@ -159,7 +159,7 @@ _PLURALS = ("trousers", "pants", "slacks", "shorts", "jeans")
 # starts with a word in -ing, and single words that may stand before the noun.
 _ACTION_PHRASES = {
     "standing": ("standing", "standing up", "standing upright", "standing still"),
-    "walking": ("walking", "strolling", "taking a walk", "going for a walk", "on foot"),
+    "walking": ("walking", "strolling", "taking a walk", "going for a walk", "out walking"),
     "running": ("running", "jogging", "sprinting", "in a hurry", "rushing"),
     "sitting": ("sitting", "seated", "sitting down", "having a seat", "sitting on a box"),
     "kicking": ("kicking a ball", "kicking", "playing football", "playing soccer"),
@@ -430,8 +430,10 @@ class Describer:
         hard = generator.random() < 0.5 * self.difficulty
         if worn:
             listed = " and ".join(worn)
-            if whole and hard and len(claims) == 2 and generator.random() < 0.3:
-                return self._bare(listed)
+            alone = len(claims) == 2 and claims[1].holds & (claims[1].holds - 1) == 0
+            if whole and hard and alone and generator.random() < 0.3:
+                # "red t-shirt": the clothes stand for the person.
+                return listed.removeprefix("a ").removeprefix("an ")
             if hard:
                 start = pick(generator, ("wearing", "dressed in", "who is wearing", "with", "in"))
             else:
@@ -456,11 +458,6 @@ class Describer:
         if whole and hard and generator.random() < 0.2:
             words = f"{pick(generator, _PREFIXES)} {words}"
         return words
-
-    @staticmethod
-    def _bare(listed: str) -> str:
-        """ "a red t-shirt" -> "red t-shirt": the clothes stand for the person."""
-        return listed.removeprefix("a ").removeprefix("an ")
 
     # --- nouns -----
 
@@ -744,12 +741,14 @@ class Describer:
                 (f"{side}most", "adjective", False, only),
                 (f"farthest to the {side}", "after", False, only),
             ]
-            share = person.centre_x / self.width
-            share = share if side == "left" else 1 - share
-            if share < 0.45:
-                holds = self._where(
-                    lambda other: (other.centre_x / self.width < 0.5) == (side == "left")
-                )
+
+            def share(other: ScenePerson, side: str = side) -> float:
+                """How far from that side of the picture, of its width."""
+                from_left = other.centre_x / self.width
+                return from_left if side == "left" else 1 - from_left
+
+            if share(person) < 0.45:
+                holds = self._where(lambda other: share(other) < 0.53)
                 options += [
                     (f"on the {side}", "after", False, holds),
                     (f"on the {side}", "after", False, holds),

@@ -480,7 +480,7 @@ class PersonPainter:
             # Hair falls behind the neck: before the trunk where the person faces away.
             upper = head - front * (0.35 * radii[2]) + up * (0.1 * radii[1])
             lower = head - front * (0.7 * radii[2]) - up * (1.45 * radii[1])
-            mane = self._limb(upper, lower, radii[0] * 1.08, radii[0] * 0.95, look.hair, HAIR)
+            mane = self._limb(upper, lower, radii[0] * 1.2, radii[0] * 1.12, look.hair, HAIR)
             # Just before the trunk's own depth where it is behind, just after where it is in front.
             self._parts.append((float(lower[2]), mane))
 

@@ -1,0 +1,144 @@
+"""Draws a contact sheet of a RefHuman folder or of the synthetic data set.
+
+    python tools/contact_sheet.py --output sheet.png --data data/synthetic --split val
+    python tools/contact_sheet.py --output sheet.png --difficulty 0.5 --seed 3
+
+A tile shows the picture and, beside it, one person with mask, box, keypoints and scribble; below
+are the captions that mean this person.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from datasets.refhuman import encode_segmentation, pair_entries
+from datasets.scribble import NUM_POINTS
+from datasets.skeleton import COCO
+from datasets.synthetic import SPLITS, SceneGenerator, scene_pairs
+from util import visualize
+from util.command_line import run_program
+from util.images import load_picture
+
+Pair = tuple[dict[str, Any], dict[str, Any]]
+
+
+def draw_tile(picture: np.ndarray, pairs: list[Pair], side: int) -> np.ndarray:
+    """The picture, its annotated copy, and the captions.
+
+    Args:
+        picture: [h, w, 3] uint8 RGB.
+        pairs: (image entry, annotation) of one person.
+        side: about how wide one of the two pictures is to be, in pixels.
+    """
+    height, width = picture.shape[:2]
+    annotation = pairs[0][1]
+    name = f"image id {pairs[0][0]['id']}"
+    mask = coco_mask.decode(encode_segmentation(annotation["segmentation"], height, width, name))
+    x, y, box_width, box_height = annotation["bbox"]
+    scale = max(1, round(side / width))
+    keypoints = np.array(annotation["keypoints"], dtype=float).reshape(-1, 3) * (scale, scale, 1)
+    large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    drawn = visualize.draw_person(
+        large,
+        visualize.Person(
+            keypoints=keypoints,
+            mask=mask.astype(bool).repeat(scale, axis=0).repeat(scale, axis=1),
+            box=np.array((x, y, x + box_width, y + box_height)) * scale,
+        ),
+        COCO.limbs,
+        COCO.flip_pairs,
+    )
+    if annotation.get("scribble"):
+        scribble = np.array(annotation["scribble"], dtype=float).reshape(-1, NUM_POINTS, 2)[0]
+        drawn = visualize.draw_points(drawn, (scribble + 0.5) * scale)
+    captions = [
+        f"{entry.get('caption', '')}{' (held out)' if entry.get('held_out') else ''}"
+        for entry, _ in pairs
+    ]
+    return visualize.add_text(np.concatenate((large, drawn), axis=1), " | ".join(captions))
+
+
+def tiles_of_folder(folder: Path, split: str, start: int, side: int) -> Iterator[np.ndarray]:
+    """One tile per picture of a RefHuman folder, of the first person that a pair means."""
+    path = folder / f"RefHuman_{split}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; --data has to be a RefHuman folder")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    by_picture: dict[str, list[Pair]] = {}
+    for entry, record in pair_entries(content, str(path)):
+        by_picture.setdefault(entry["file_name"], []).append((entry, record))
+    for number, (file_name, pairs) in enumerate(by_picture.items()):
+        if number >= start:
+            picture = load_picture(folder / "images" / file_name)
+            yield draw_tile(picture, _of_one_person(pairs, number), side)
+
+
+def tiles_of_generator(generator: SceneGenerator, start: int, side: int) -> Iterator[np.ndarray]:
+    """One tile per synthetic scene."""
+    index = start
+    while True:
+        scene, pairs = scene_pairs(generator, index, f"scene {index}")
+        yield draw_tile(scene.image, _of_one_person(pairs, index), side)
+        index += 1
+
+
+def _of_one_person(pairs: list[Pair], number: int) -> list[Pair]:
+    """The pairs of one of the people, by turns a near and a far one."""
+    boxes = list(dict.fromkeys(tuple(record["bbox"]) for _, record in pairs))
+    chosen = boxes[number % len(boxes)]
+    return [(entry, record) for entry, record in pairs if tuple(record["bbox"]) == chosen]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--output", type=Path, required=True, help="picture file to write")
+    parser.add_argument("--data", type=Path, help="RefHuman folder; without it, scenes are drawn")
+    parser.add_argument("--split", choices=SPLITS, default="val")
+    parser.add_argument("--start", type=int, default=0, help="first picture (default: 0)")
+    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--columns", type=int, default=3)
+    parser.add_argument("--side", type=int, default=320, help="about the width of a picture")
+    parser.add_argument("--seed", type=int, default=0, help="of drawn scenes")
+    parser.add_argument("--difficulty", type=float, default=1.0, help="of drawn scenes")
+    parser.add_argument(
+        "--people",
+        type=int,
+        nargs=2,
+        default=[1, 6],
+        metavar=("FEWEST", "MOST"),
+        help="people in drawn scenes",
+    )
+    parser.add_argument("--image-size", type=int, default=192, help="of drawn scenes, in pixels")
+    arguments = parser.parse_args()
+
+    if arguments.data is not None:
+        tiles = tiles_of_folder(arguments.data, arguments.split, arguments.start, arguments.side)
+    else:
+        generator = SceneGenerator(
+            arguments.seed,
+            arguments.split,
+            image_size=(arguments.image_size, arguments.image_size),
+            num_people=arguments.people,
+            difficulty=arguments.difficulty,
+        )
+        tiles = tiles_of_generator(generator, arguments.start, arguments.side)
+    chosen = list(islice(tiles, arguments.rows * arguments.columns))
+    if not chosen:
+        raise ValueError(f"nothing to draw from picture {arguments.start} on")
+    visualize.save(arguments.output, visualize.contact_sheet(chosen, arguments.columns))
+    print(f"{len(chosen)} pictures: {arguments.output}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

@@ -1,0 +1,259 @@
+"""Writes the synthetic data set as a RefHuman folder.
+
+    python tools/make_synthetic.py --output data/synthetic --train 2000 --val 300 --seed 0
+
+The folder then holds images/, RefHuman_train.json and RefHuman_val.json and is read like RefHuman:
+`--options dataset=refhuman coco_path=data/synthetic`.  A picture comes with several pairs: up to
+three captions for everybody in it who can be referred to.
+
+Interrupted, the same command goes on where it stopped; what it has written is never incomplete.
+The same settings and seed give the same files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2
+
+from datasets.synthetic import CATEGORIES, SPLITS, SceneGenerator, people_entries, scene_pairs
+from util.command_line import run_program
+
+PART_SIZE = 50
+"""Pictures that one process writes at a time."""
+
+_PARTS_FOLDER = "parts"  # of an unfinished data set: settings.json and one file per PART_SIZE
+_JPEG_QUALITY = 95
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is complete or not there at all."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file that is complete or not there at all."""
+    write_bytes(path, json.dumps(content, separators=(",", ":")).encode())
+
+
+def part_path(folder: Path, split: str, first: int) -> Path:
+    return folder / _PARTS_FOLDER / f"{split}_{first:08d}.json"
+
+
+def write_part(task: tuple[Path, str, int, int, dict[str, Any]]) -> int:
+    """Write pictures and entries of scenes `first` to `last` - 1 of a split; their number."""
+    folder, split, first, last, settings = task
+    cv2.setNumThreads(1)
+    generator = SceneGenerator(
+        settings["seed"],
+        split,
+        image_size=tuple(settings["image_size"]),
+        num_people=tuple(settings["num_people"]),
+        difficulty=settings["difficulty"],
+    )
+    part: dict[str, list] = {"images": [], "annotations": [], "people": []}
+    for index in range(first, last):
+        name = f"{split}_{index:08d}.{settings['format']}"
+        scene, pairs = scene_pairs(generator, index, name, settings["captions"])
+        options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if settings["format"] == "jpg" else []
+        _, encoded = cv2.imencode(f".{settings['format']}", scene.image[:, :, ::-1], options)
+        write_bytes(folder / "images" / name, encoded.tobytes())
+        part["images"] += [entry for entry, _ in pairs]
+        part["annotations"] += [record for _, record in pairs]
+        part["people"] += people_entries(scene, name)
+    write_json(part_path(folder, split, first), part)
+    return last - first
+
+
+def join_parts(folder: Path, split: str, count: int, settings: dict[str, Any]) -> int:
+    """Join the parts of a split into its annotation file, with ids from 1; the number of pairs."""
+    content: dict[str, Any] = {
+        "info": {"description": "synthetic RefHuman", "settings": settings},
+        "categories": CATEGORIES,
+        "images": [],
+        "annotations": [],
+        "people": [],
+    }
+    for first in range(0, count, PART_SIZE):
+        part = json.loads(part_path(folder, split, first).read_text(encoding="utf-8"))
+        for entry, record in zip(part["images"], part["annotations"], strict=True):
+            number = len(content["images"]) + 1
+            content["images"].append({**entry, "id": number})
+            content["annotations"].append({**record, "id": number, "image_id": number})
+        content["people"] += part["people"]
+    write_json(folder / f"RefHuman_{split}.json", content)
+    return len(content["images"])
+
+
+def prepare_folder(folder: Path, settings: dict[str, Any]) -> bool:
+    """Make the folder, or check that what is there is the same data set.
+
+    Returns:
+        Whether the data set is complete already.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    settings_file = folder / _PARTS_FOLDER / "settings.json"
+    finished_files = [folder / f"RefHuman_{split}.json" for split in SPLITS]
+    remedy = "give another --output, or remove the folder"
+    if settings_file.is_file():
+        found = json.loads(settings_file.read_text(encoding="utf-8"))
+        if found != settings:
+            raise ValueError(
+                f"{folder} holds an unfinished data set with other settings "
+                f"({_differences(found, settings)}); {remedy}"
+            )
+        return False
+    if all(path.is_file() for path in finished_files):
+        content = json.loads(finished_files[0].read_text(encoding="utf-8"))
+        found = content.get("info", {}).get("settings")
+        if found != settings:
+            different = _differences(found, settings) if isinstance(found, dict) else "not by us"
+            raise ValueError(f"{folder} holds another data set ({different}); {remedy}")
+        return True
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and holds no synthetic data set; {remedy}")
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    settings_file.parent.mkdir(exist_ok=True)
+    write_json(settings_file, settings)
+    return False
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    keys = [key for key in wanted if found.get(key) != wanted[key]]
+    return ", ".join(f"{key}: there {found.get(key)}, asked for {wanted[key]}" for key in keys)
+
+
+def make(folder: Path, settings: dict[str, Any], workers: int) -> None:
+    """Write the data set, or what is missing of it.
+
+    Args:
+        folder: where to.
+        settings: what `settings_from` returns.
+        workers: processes.
+    """
+    if prepare_folder(folder, settings):
+        print(f"{folder} is complete already.")
+        return
+    tasks = []
+    for split in SPLITS:
+        for first in range(0, settings[split], PART_SIZE):
+            last = min(first + PART_SIZE, settings[split])
+            if not part_path(folder, split, first).is_file():
+                tasks.append((folder, split, first, last, settings))
+    total = sum(settings[split] for split in SPLITS)
+    missing = sum(last - first for _, _, first, last, _ in tasks)
+    done = total - missing
+    if done:
+        print(f"{done} of {total} pictures are there already.")
+    start = time.monotonic()
+    workers = min(workers, len(tasks))
+    with contextlib.ExitStack() as stack:
+        if workers > 1:
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers))
+            finished = pool.imap_unordered(write_part, tasks)
+        else:
+            finished = map(write_part, tasks)
+        for number in finished:
+            done += number
+            elapsed = time.monotonic() - start
+            rate = (done - total + missing) / elapsed
+            left = (total - done) / rate
+            print(f"{done}/{total} pictures, {rate:.0f}/s, {left:.0f} s left", flush=True)
+    for split in SPLITS:
+        pairs = join_parts(folder, split, settings[split], settings)
+        print(f"RefHuman_{split}.json: {settings[split]} pictures, {pairs} pairs")
+    for path in (folder / _PARTS_FOLDER).iterdir():
+        path.unlink()
+    (folder / _PARTS_FOLDER).rmdir()
+
+
+def settings_from(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything that decides what is written.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+    if arguments.train < 1 or arguments.val < 1:
+        raise ValueError(
+            f"--train and --val have to be at least 1, got {arguments.train} and {arguments.val}"
+        )
+    if arguments.captions < 1:
+        raise ValueError(f"--captions has to be at least 1, got {arguments.captions}")
+    side = arguments.image_size
+    if len(side) > 2:
+        raise ValueError(f"--image-size takes one number or two, got {len(side)}")
+    sides = [side[0], side[-1]]
+    settings = {
+        "train": arguments.train,
+        "val": arguments.val,
+        "seed": arguments.seed,
+        "image_size": [sides, sides],
+        "num_people": arguments.people,
+        "difficulty": arguments.difficulty,
+        "captions": arguments.captions,
+        "format": arguments.format,
+    }
+    SceneGenerator(  # refuses what it cannot draw, before anything is written
+        arguments.seed,
+        image_size=(sides, sides),
+        num_people=arguments.people,
+        difficulty=arguments.difficulty,
+    )
+    return settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--train", type=int, required=True, help="training pictures")
+    parser.add_argument("--val", type=int, required=True, help="pictures of the held-out split")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        nargs="+",
+        default=[192],
+        metavar="PIXELS",
+        help="side of the pictures, or the smallest and the largest (default: 192)",
+    )
+    parser.add_argument(
+        "--people",
+        type=int,
+        nargs=2,
+        default=[1, 6],
+        metavar=("FEWEST", "MOST"),
+        help="people in a picture (default: 1 6)",
+    )
+    parser.add_argument(
+        "--difficulty", type=float, default=1.0, help="from 0, plain, to 1 (default: 1)"
+    )
+    parser.add_argument(
+        "--captions", type=int, default=3, help="the most captions of a person (default: 3)"
+    )
+    parser.add_argument("--format", choices=("jpg", "png"), default="jpg")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    arguments = parser.parse_args()
+    make(arguments.output, settings_from(arguments), max(1, arguments.workers))
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))
