@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,32 @@ def test_the_published_layout_evaluates_without_any_other_weights(trained, tmp_p
     assert status == 0
     metrics = json.loads((tmp_path / "eval.json").read_text())
     assert metrics == {"text": json.loads((output / "eval.json").read_text())["text"]}
+
+
+@pytest.mark.slow
+def test_the_published_model_at_full_size_evaluates(tmp_path):
+    data = write_refhuman(tmp_path / "data", pairs={"val": 2}, size=(480, 640))
+    # A folder with a tokenizer alone stands for roberta-base: the checkpoint has the weights.
+    tokenizer = tmp_path / "tokenizer"
+    shutil.copytree(ROOT / "config" / "tiny_text_encoder", tokenizer)
+    (tokenizer / "config.json").unlink()
+    cfg = Config.fromfile(ROOT / "config" / "uniphd.py")
+    cfg.merge_from_dict({"text_encoder": str(tokenizer), "text_encoder_pretrained": False})
+    model, _, _ = build_model(cfg)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 184_031_828
+    path = tmp_path / "published.pth"
+    torch.save({"model": checkpoint.to_reference(model.state_dict())}, path)
+    del model
+    status = main.main(
+        ["-c", str(ROOT / "config" / "uniphd.py"), "--coco_path", str(data), "--eval", "--resume",
+         str(path), "--eval_trigger", "text", "--output_dir", str(tmp_path), "--device", "cpu",
+         "--options", f"text_encoder={tokenizer}", "num_workers=0"]
+    )  # fmt: skip
+    path.unlink()  # pytest keeps the folders of three runs
+    assert status == 0
+    metrics = json.loads((tmp_path / "eval.json").read_text())["text"]
+    assert metrics["num_samples"] == 2
+    assert {"keypoint_ap", "mask_ap", "box_ap", "pckh", "oiou"} <= set(metrics)
 
 
 def test_fine_tuning_leaves_out_what_it_is_told_to(trained, tmp_path):
