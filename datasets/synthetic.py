@@ -252,6 +252,9 @@ class SceneGenerator:
         Returns:
             The picture [h, w, 3] uint8 RGB, the image entry, its annotation, and the entries of
             all people of the picture.  The segmentation is a COCO RLE.
+
+        Raises:
+            ValueError: many scenes in a row have nobody to refer to.
         """
         split = SPLITS.index(self.split)
         for attempt in range(_MAX_SCENES_PER_PAIR):
@@ -272,8 +275,8 @@ class SceneGenerator:
         raise _nobody_to_refer_to(self, index)
 
 
-def _nobody_to_refer_to(generator: SceneGenerator, index: int) -> RuntimeError:
-    return RuntimeError(
+def _nobody_to_refer_to(generator: SceneGenerator, index: int) -> ValueError:
+    return ValueError(
         f"{_MAX_SCENES_PER_PAIR} synthetic scenes in a row, index {index} of split "
         f"{generator.split!r}, have nobody to refer to; lower min_area ({generator.min_area}) or "
         f"num_people ({generator.num_people}), or allow more caption_kinds "
@@ -333,7 +336,7 @@ def scene_pairs(
         within the scene.
 
     Raises:
-        RuntimeError: many scenes in a row have nobody to refer to.
+        ValueError: many scenes in a row have nobody to refer to.
     """
     for attempt in range(_MAX_SCENES_PER_PAIR):
         scene = generator.scene(index, attempt)

@@ -117,7 +117,6 @@ _TOP_WORDS = {
     "shirt": ("t-shirt", "sweater"),
     "jacket": ("jacket",),
     "coat": ("jacket",),
-    "open jacket": ("jacket",),
     "top": TOPS,
     "dress": ("dress",),
     "gown": ("dress",),
@@ -431,7 +430,7 @@ class Describer:
         if worn:
             listed = " and ".join(worn)
             alone = len(claims) == 2 and claims[1].holds & (claims[1].holds - 1) == 0
-            if whole and hard and alone and generator.random() < 0.3:
+            if whole and hard and alone and listed.count(" ") > 1 and generator.random() < 0.3:
                 # "red t-shirt": the clothes stand for the person.
                 return listed.removeprefix("a ").removeprefix("an ")
             if hard:
@@ -509,6 +508,8 @@ class Describer:
                 top.colour,
             )
         word, means = self._name(generator, _TOP_WORDS, top.kind)
+        if top.kind in ("sweater", "jacket") and person.pose.facing == "away":
+            word, means = "top", _TOP_WORDS["top"]  # from behind, both look the same
         pattern = None
         if top.pattern != "plain" and (top.kind != "dress") and generator.random() < 0.6:
             pattern = top.pattern

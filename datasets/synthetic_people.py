@@ -439,7 +439,7 @@ def _draw_arms(action, arms, thing, side, jitter) -> dict[int, Limb]:
             for s in (1, -1)
         }
     elif arms == "waving":
-        limbs[side] = Limb(92 + jitter(13), 8 + jitter(6), 158 + jitter(12), 10 + jitter(8))
+        limbs[side] = Limb(88 + jitter(11), 8 + jitter(6), 164 + jitter(9), 10 + jitter(8))
     elif arms == "hips":
         limbs = {s: Limb(48 + jitter(5), -10 + jitter(4), -50 + jitter(6), 14) for s in (1, -1)}
     elif arms == "pointing":

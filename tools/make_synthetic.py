@@ -17,6 +17,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -166,7 +167,8 @@ def make(folder: Path, settings: dict[str, Any], workers: int) -> None:
     workers = min(workers, len(tasks))
     with contextlib.ExitStack() as stack:
         if workers > 1:
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers))
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(context.Pool(workers, _leave_interruption_to_parent))
             finished = pool.imap_unordered(write_part, tasks)
         else:
             finished = map(write_part, tasks)
@@ -182,6 +184,11 @@ def make(folder: Path, settings: dict[str, Any], workers: int) -> None:
     for path in (folder / _PARTS_FOLDER).iterdir():
         path.unlink()
     (folder / _PARTS_FOLDER).rmdir()
+
+
+def _leave_interruption_to_parent() -> None:
+    """Ctrl-C reaches all processes; the parent ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def settings_from(arguments: argparse.Namespace) -> dict[str, Any]:
