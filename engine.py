@@ -242,7 +242,7 @@ def train_one_epoch(
     Returns:
         Means over steps and processes of every unweighted loss, `loss` (their weighted sum),
         `loss_text`, `loss_point` and `loss_scribble` (the same by prompt kind), and `grad_norm`
-        (before clipping, where there is clipping).
+        (before clipping; absent with a scaler).
 
     Raises:
         NonFiniteLossError: on all processes at once, one step after the bad one at the latest; the
@@ -283,12 +283,13 @@ def train_one_epoch(
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(total).backward()
         numbers = {"loss": total, **losses}
-        if clip_max_norm > 0:
-            scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(parameters, clip_max_norm)
-            # A scaler finds its scale by overflowing now and then, and skips such steps itself.
-            if not scaler.is_enabled():
-                numbers["grad_norm"] = norm
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(
+            parameters, clip_max_norm if clip_max_norm > 0 else math.inf
+        )
+        # A scaler finds its scale by overflowing now and then, and skips such steps itself.
+        if not scaler.is_enabled():
+            numbers["grad_norm"] = norm
         scaler.step(optimizer)
         scaler.update()
 
