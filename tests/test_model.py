@@ -460,6 +460,10 @@ def test_decoder_layer_equals_loops_over_groups_and_types(built):
     model = built[0].eval()
     layer = model.decoder.layers[0]
     generator = torch.Generator().manual_seed(1)
+
+    def no_padding(side):
+        return torch.zeros(1, side, side, dtype=torch.bool)
+
     with torch.inference_mode():
         memory = model.encoder(
             [

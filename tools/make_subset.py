@@ -1,0 +1,145 @@
+"""Write a small RefHuman folder for over-fitting: pictures with several people, made smaller.
+
+    python tools/make_subset.py --input data/RefHuman --output data/RefHuman_subset
+
+Train and validation file of the subset are the same, so that a model which cannot learn its own
+training pairs is found out in minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from datasets.refhuman import pair_entries
+from util.images import load_picture, size_for_longer_side
+from util.logging import write_json
+
+Pair = tuple[dict[str, Any], dict[str, Any]]
+
+
+def choose_pictures(pairs: list[Pair], count: int, min_people: int) -> dict[str, list[Pair]]:
+    """Pictures with at least `min_people` people, those whose smallest person is largest first.
+
+    Returns:
+        file_name -> all pairs of that picture, for `count` pictures.
+
+    Raises:
+        ValueError: there are fewer such pictures.
+    """
+    by_picture: dict[str, list[Pair]] = defaultdict(list)
+    for image, annotation in pairs:
+        by_picture[image["file_name"]].append((image, annotation))
+
+    def people(picture: list[Pair]) -> int:
+        return len({(*a["bbox"], *a["keypoints"]) for _, a in picture})
+
+    def smallest(picture: list[Pair]) -> float:
+        return min(a["area"] / (image["width"] * image["height"]) for image, a in picture)
+
+    crowded = {name: p for name, p in by_picture.items() if people(p) >= min_people}
+    if len(crowded) < count:
+        raise ValueError(
+            f"Only {len(crowded)} pictures have at least {min_people} people; ask for fewer "
+            f"--pictures or --min_people."
+        )
+    order = sorted(crowded, key=lambda name: (-smallest(crowded[name]), name))
+    return {name: crowded[name] for name in order[:count]}
+
+
+def scale_pair(image: dict, annotation: dict, height: int, width: int) -> Pair:
+    """A pair for the picture resized to `height` × `width` pixels."""
+    scale = np.array([width / image["width"], height / image["height"]])
+    keypoints = np.array(annotation["keypoints"], dtype=np.float64).reshape(-1, 3)
+    keypoints[:, :2] *= scale
+
+    def scaled(coordinates: list) -> list[float]:
+        points = np.array(coordinates, dtype=np.float64).reshape(-1, 2) * scale
+        return points.round(2).flatten().tolist()
+
+    if not isinstance(annotation["segmentation"], list):
+        raise ValueError(
+            f"Image id {image['id']}: the segmentation is not a list of polygons; only polygons "
+            "can be resized."
+        )
+    changed = {
+        "bbox": scaled(annotation["bbox"]),
+        "area": float(annotation["area"] * scale.prod()),
+        "keypoints": keypoints.round(2).flatten().tolist(),
+        "segmentation": [scaled(polygon) for polygon in annotation["segmentation"]],
+    }
+    if annotation.get("scribble"):
+        changed["scribble"] = scaled(annotation["scribble"])
+    return {**image, "height": height, "width": width}, {**annotation, **changed}
+
+
+def make_subset(
+    source: Path, output: Path, split: str, pictures: int, min_people: int, max_side: int
+) -> int:
+    """Write the subset; returns its number of pairs.
+
+    Raises:
+        FileNotFoundError, ValueError: the source is not a RefHuman folder, or has too few pictures.
+    """
+    annotation_file = source / f"RefHuman_{split}.json"
+    if not annotation_file.is_file():
+        raise FileNotFoundError(f"{annotation_file} does not exist; check --input and --split.")
+    content = json.loads(annotation_file.read_text(encoding="utf-8"))
+    chosen = choose_pictures(pair_entries(content, str(annotation_file)), pictures, min_people)
+    (output / "images").mkdir(parents=True, exist_ok=True)
+    pairs: list[Pair] = []
+    for name, picture_pairs in tqdm(chosen.items(), unit="picture"):
+        entry = picture_pairs[0][0]
+        size = (entry["height"], entry["width"])
+        height, width = size_for_longer_side(*size, min(max_side, max(size)))
+        pixels = Image.fromarray(load_picture(source / "images" / name, size=size))
+        stem = f"{Path(name).stem}.png"
+        pixels.resize((width, height), Image.Resampling.LANCZOS).save(output / "images" / stem)
+        for image, annotation in picture_pairs:
+            pairs.append(scale_pair({**image, "file_name": stem}, annotation, height, width))
+    subset = {
+        "images": [image for image, _ in pairs],
+        "annotations": [annotation for _, annotation in pairs],
+        "categories": content.get("categories", []),
+    }
+    for name in ("train", "val"):
+        write_json(output / f"RefHuman_{name}.json", subset, indent=None)
+    return len(pairs)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--input", type=Path, required=True, help="a RefHuman folder")
+    parser.add_argument("--output", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--split", choices=("train", "val"), default="train")
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--min_people", type=int, default=2, help="in every picture")
+    parser.add_argument("--max_side", type=int, default=256, help="longer side in pixels")
+    arguments = parser.parse_args()
+    try:
+        pairs = make_subset(
+            arguments.input,
+            arguments.output,
+            arguments.split,
+            arguments.pictures,
+            arguments.min_people,
+            arguments.max_side,
+        )
+    except (FileNotFoundError, ValueError) as error:
+        parser.exit(2, f"make_subset.py: {error}\n")
+    print(f"{arguments.pictures} pictures, {pairs} pairs in {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
