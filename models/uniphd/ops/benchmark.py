@@ -110,10 +110,7 @@ def measure(
     for tensor in (inputs[0], inputs[3], inputs[4]):
         tensor.requires_grad_()
     times = {(name, backward): [] for name in implementations for backward in (False, True)}
-    # The frugal come first: the process' highest use of memory only ever grows.
-    memory = {
-        name: peak_memory(implementations[name], inputs, True) for name in reversed(implementations)
-    }
+    memory = {name: peak_memory(function, inputs) for name, function in implementations.items()}
     for _ in range(rounds):
         for name, function in implementations.items():
             for backward in (False, True):

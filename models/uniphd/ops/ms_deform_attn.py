@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.uniphd.ops import ms_deform_attn
+from models.uniphd.ops.functional import ms_deform_attn
 
 
 class MSDeformAttn(nn.Module):
@@ -90,10 +90,13 @@ class MSDeformAttn(nn.Module):
         offsets = self.sampling_offsets(query).view(*layout, 2)
         weights = self.attention_weights(query).view(batch, queries, self.num_heads, -1)
         weights = weights.softmax(-1).view(layout)
-        widths_heights = spatial_shapes.flip(-1).to(query.dtype)  # offsets are in pixels
-        locations = (
-            reference_points[:, :, None, :, None, :]
-            + offsets / widths_heights[None, None, None, :, None, :]
+        # Offsets are in pixels of their level.  Positions keep the references' type: in autocast's
+        # bfloat16, places on a wide map would be blurred by pixels.
+        pixel = spatial_shapes.flip(-1).to(reference_points.dtype).reciprocal()
+        locations = torch.addcmul(
+            reference_points[:, :, None, :, None, :],
+            offsets.to(reference_points.dtype),
+            pixel[:, None, :],
         )
         output = ms_deform_attn(value, spatial_shapes, level_start_index, locations, weights)
         return self.output_proj(output)

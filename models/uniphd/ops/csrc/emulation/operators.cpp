@@ -1,6 +1,10 @@
 // The CUDA kernels, run on the CPU, as operators forward and backward of the library that the macro
 // UNIPHD_EMULATION names.
-#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #ifdef UNIPHD_EMULATION_ARCHITECTURE  // after PyTorch's headers, which have their own use for it
