@@ -166,11 +166,6 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _with_tools_on_path() -> str:
-    """The PATH, with the folder of pip's `ninja` for when the environment is not activated."""
-    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
-
-
 def compile_library(library: str, target: Path) -> None:
     """Compile into the file `target`; the compiled library is also loaded.
 
@@ -183,7 +178,9 @@ def compile_library(library: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{library}-", dir=target.parent))
     # pip's ninja is not on the PATH where the environment is not activated.
-    variables = {"PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])}
+    variables = {
+        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+    }
     if library == "cuda":
         variables["TORCH_CUDA_ARCH_LIST"] = cuda_architectures()
     try:
@@ -201,6 +198,8 @@ def compile_library(library: str, target: Path) -> None:
                 is_python_module=False,
             )
         os.replace(folder / f"{PACKAGE}_{library}.so", target)
+    except subprocess.SubprocessError as error:
+        raise RuntimeError(str(error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

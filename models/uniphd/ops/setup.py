@@ -78,7 +78,7 @@ def main() -> None:
         cpp_extension.CUDA_HOME = str(extension.cuda_home())
         os.environ["TORCH_CUDA_ARCH_LIST"] = extension.cuda_architectures()
     scripts = sysconfig.get_path("scripts")  # pip's ninja, where no environment is activated
-    os.environ["PATH"] = os.pathsep.join([scripts, os.environ["PATH"]])
+    os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])
 
     class BuildLibraries(cpp_extension.BuildExtension):
         """Also leaves a note of the sources beside the libraries, by which they are recognised."""

@@ -1,6 +1,7 @@
 // The operators on the CPU: checks, memory and threads around the kernels.
 
 #include <ATen/Parallel.h>
+#include <ATen/Version.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -8,6 +9,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <string>
 #include <tuple>
 
 #include "../checks.h"
@@ -20,17 +22,20 @@ using at::Tensor;
 
 enum class InstructionSet { baseline, avx2, avx512 };
 
-// The widest one that this processor (and the operating system) offers.
+// The widest one that this processor offers and PyTorch itself would use, which the environment
+// variable ATEN_CPU_CAPABILITY (default, avx2, avx512) bounds.
 InstructionSet instruction_set() {
   static const InstructionSet found = [] {
 #if defined(__x86_64__)
+    const std::string capability = at::get_cpu_capability();
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("fma")) {
+    if (capability == "AVX512" && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")) {
       return InstructionSet::avx512;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if ((capability == "AVX512" || capability == "AVX2") && __builtin_cpu_supports("avx2") &&
+        __builtin_cpu_supports("fma")) {
       return InstructionSet::avx2;
     }
 #endif
