@@ -59,6 +59,7 @@ crop_range = [384, 600]  # sides of the random crop
 flip_probability = 0.5
 augment = True  # False: evaluation's resize in training too
 drop_cropped_keypoints = False  # False: cropped-out keypoints move to the border, as published
+prompts_per_picture = 1  # training pairs of a picture that follow each other in the random order
 num_workers = 4
 synthetic = dict(  # only for dataset = "synthetic"; see datasets/synthetic.py
     train_length=2000,  # pictures per epoch, new ones in every epoch

@@ -80,6 +80,7 @@ def build_dataset(
             length=lengths[split],
             # Runs with different seeds are compared on the same pictures.
             seed=cfg.seed if training else 0,
+            prompts_per_picture=cfg.prompts_per_picture if training else 1,
             skeleton=skeleton,
             **settings,
         )
@@ -100,7 +101,9 @@ def build_loader(
         world_size: number of processes.
     """
     if dataset.training:
-        sampler = TrainingSampler(len(dataset), cfg.seed, rank, world_size)
+        sampler = TrainingSampler(
+            dataset.picture_groups(), cfg.seed, rank, world_size, cfg.prompts_per_picture
+        )
     else:
         sampler = EvaluationSampler(len(dataset), rank, world_size)
     return DataLoader(

@@ -153,7 +153,7 @@ def collate(samples: Sequence[Sample], divisor: int = 16) -> tuple[NestedTensor,
 class PromptedPersonDataset(Dataset[Sample]):
     """Common part of the data sets: a pair -> transforms -> finished sample.
 
-    Subclasses provide `__len__`, `load_pair` and `ground_truth`.
+    Subclasses provide `__len__`, `load_pair`, `picture_groups` and `ground_truth`.
 
     Every random draw of a sample comes from the stream of (seed, epoch, index): the samples do not
     depend on the number of workers or processes, and no two samples share a stream.
@@ -185,6 +185,10 @@ class PromptedPersonDataset(Dataset[Sample]):
 
     def load_pair(self, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
         """Picture ([h, w, 3] uint8 RGB), image entry and annotation of pair `index`."""
+        raise NotImplementedError
+
+    def picture_groups(self) -> list[Sequence[int]]:
+        """The pairs of each picture; every pair is in one group."""
         raise NotImplementedError
 
     def ground_truth(self) -> dict[str, Any]:
@@ -256,6 +260,10 @@ class RefHuman(PromptedPersonDataset):
         pairs = pair_entries(content, str(annotation_file), tuple(prompts), skeleton)
         _require_pictures(self.images_folder, {image["file_name"] for image, _ in pairs})
         self._pairs = _PackedList(pairs)
+        groups: dict[str, list[int]] = {}
+        for index, (image, _) in enumerate(pairs):
+            groups.setdefault(image["file_name"], []).append(index)
+        self._groups = list(groups.values())
         self._common = {
             key: content[key] for key in ("categories", "people") if content.get(key) is not None
         }
@@ -271,6 +279,10 @@ class RefHuman(PromptedPersonDataset):
             size=(image_entry["height"], image_entry["width"]),
         )
         return image, image_entry, annotation
+
+    def picture_groups(self) -> list[Sequence[int]]:
+        """See `PromptedPersonDataset.picture_groups`."""
+        return self._groups
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotation file's content in the form of `PromptedPersonDataset.ground_truth`."""

@@ -171,6 +171,7 @@ class SceneGenerator:
         self.difficulty = float(difficulty)
         self.caption_kinds = None if caption_kinds is None else tuple(caption_kinds)
         self.min_area = min_area
+        self._recent: tuple[tuple[int, int], Scene] | None = None
 
     def scene(self, index: int, attempt: int = 0) -> Scene:
         """Scene `index`; `attempt` gives other scenes in its place.
@@ -243,11 +244,17 @@ class SceneGenerator:
         return Scene(canvas, people, describer, self.min_area, stream)
 
     def pair(
-        self, index: int
+        self, index: int, turn: int = 0, turns: int = 1
     ) -> tuple[np.ndarray, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-        """One picture, one person, one caption: pair `index`, in RefHuman's form.
+        """One picture, one person, one caption, in RefHuman's form.
 
         In the "val" split every other pair has a held-out caption if one can be found.
+
+        Args:
+            index: of the scene.
+            turn: the scene's people who can be referred to are drawn one after the other, in random
+                order; 0 takes the first.  After the last the first one follows again.
+            turns: how many turns every scene has; ids count all of them.
 
         Returns:
             The picture [h, w, 3] uint8 RGB, the image entry, its annotation, and the entries of
@@ -258,21 +265,29 @@ class SceneGenerator:
         """
         split = SPLITS.index(self.split)
         for attempt in range(_MAX_SCENES_PER_PAIR):
-            scene = self.scene(index, attempt)
+            scene = self._recent_scene(index, attempt)
             chooser = np.random.default_rng((self.seed, split, index, attempt, _CHOICE))
-            candidates = chooser.permutation(scene.referable)
-            for person in candidates.tolist():
-                caption = None
-                if index % 2:
-                    caption = scene.held_out_caption(person)
+            described: list[tuple[int, Caption]] = []
+            for person in chooser.permutation(scene.referable).tolist():
+                caption = scene.held_out_caption(person) if index % 2 else None
                 captions = [caption] if caption is not None else scene.captions(person, 1)
-                if not captions:
-                    continue
+                described += [(person, caption) for caption in captions]
+                if len(described) > turn:
+                    break
+            if described:
+                person, caption = described[turn % len(described)]
+                entry_id = index * turns + turn + 1
                 name = f"synthetic_{self.split}_{index:08d}.png"
-                entry = image_entry(scene, index + 1, name, captions[0])
-                record = annotation(scene, person, index + 1, polygons=False)
+                entry = image_entry(scene, entry_id, name, caption)
+                record = annotation(scene, person, entry_id, polygons=False)
                 return scene.image, entry, record, people_entries(scene, name)
         raise _nobody_to_refer_to(self, index)
+
+    def _recent_scene(self, index: int, attempt: int) -> Scene:
+        """`scene`, which remembers the last one: the turns of a scene follow each other."""
+        if self._recent is None or self._recent[0] != (index, attempt):
+            self._recent = ((index, attempt), self.scene(index, attempt))
+        return self._recent[1]
 
 
 def _nobody_to_refer_to(generator: SceneGenerator, index: int) -> ValueError:
@@ -534,14 +549,16 @@ def _read_keypoints(painter: drawing.PersonPainter, labels: np.ndarray) -> np.nd
                 continue
         else:
             point = painter.points[name]
-        x, y = float(point[0]) + 0.5, float(point[1]) + 0.5
-        if not (0 <= x < width and 0 <= y < height):
+        x, y = float(point[0]), float(point[1])
+        column, row = round(x), round(y)  # pixel i has the coordinate i
+        if not (0 <= column < width and 0 <= row < height):
             continue
-        label = int(labels[int(y), int(x)]) - base
+        label = int(labels[row, column]) - base
         visible = label in drawing.PARTS_OF_KEYPOINT[name]
         if name in on_head and towards < (-0.5 if name.endswith("ear") else 0.0):
             visible = False
-        keypoints[k] = x, y, 2 if visible else 1
+        inside = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
+        keypoints[k] = *inside, 2 if visible else 1
     return keypoints
 
 
@@ -551,8 +568,8 @@ def _read_keypoints(painter: drawing.PersonPainter, labels: np.ndarray) -> np.nd
 class SyntheticRefHuman(PromptedPersonDataset):
     """RefHuman's task on pictures that are drawn when they are asked for.
 
-    In training, sample i of epoch e is pair `e * length + i` of the generator: no picture comes
-    twice.  In evaluation it is pair i of the "val" split in every epoch.
+    In training the pictures are new in every epoch, each with `prompts_per_picture` samples that
+    follow each other.  In evaluation sample i is pair i of the "val" split in every epoch.
 
     Args:
         transform: see `PromptedPersonDataset`.
@@ -562,6 +579,7 @@ class SyntheticRefHuman(PromptedPersonDataset):
         curriculum: stages for training, in order: each a mapping with "until_epoch" and any of the
             settings of the line above, which replace the given ones in the epochs (from 0) below
             "until_epoch".  After the last stage the given settings hold.
+        prompts_per_picture: samples of a picture, for different people as far as there are.
         seed: of the random streams, not negative.
         skeleton: has to be COCO's.
 
@@ -581,6 +599,7 @@ class SyntheticRefHuman(PromptedPersonDataset):
         caption_kinds: Sequence[str] | None = None,
         min_area: float = 0.02,
         curriculum: Sequence[Mapping[str, Any]] = (),
+        prompts_per_picture: int = 1,
         seed: int = 0,
         skeleton: Skeleton = COCO,
     ) -> None:
@@ -589,7 +608,10 @@ class SyntheticRefHuman(PromptedPersonDataset):
             raise ValueError("the synthetic data set has COCO's 17 keypoints only")
         if length < 1:
             raise ValueError(f"length has to be at least 1, got {length}")
+        if prompts_per_picture < 1:
+            raise ValueError(f"prompts_per_picture has to be at least 1, got {prompts_per_picture}")
         self.length = length
+        self.prompts_per_picture = prompts_per_picture
         split = "train" if training else "val"
         settings = dict(
             image_size=image_size,
@@ -626,11 +648,21 @@ class SyntheticRefHuman(PromptedPersonDataset):
 
     def load_pair(self, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
         """Draw pair `index` of this epoch; see `PromptedPersonDataset.load_pair`."""
-        image, entry, record, _ = self.generator.pair(self._pair_number(index))
+        image, entry, record, _ = self._pair(index)
         return image, entry, record
 
-    def _pair_number(self, index: int) -> int:
-        return self.epoch * self.length + index if self.training else index
+    def picture_groups(self) -> list[Sequence[int]]:
+        """See `PromptedPersonDataset.picture_groups`."""
+        step = self.prompts_per_picture
+        return [range(i, min(i + step, self.length)) for i in range(0, self.length, step)]
+
+    def _pair(
+        self, index: int
+    ) -> tuple[np.ndarray, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+        turns = self.prompts_per_picture
+        scenes = -(-self.length // turns)
+        first = self.epoch * scenes if self.training else 0
+        return self.generator.pair(first + index // turns, index % turns, turns)
 
     def ground_truth(self) -> dict[str, Any]:
         """Images, annotations and people of all pairs of the epoch (drawn once in evaluation)."""
@@ -643,10 +675,11 @@ class SyntheticRefHuman(PromptedPersonDataset):
             "people": [],
         }
         for index in range(self.length):
-            _, entry, record, people = self.generator.pair(self._pair_number(index))
+            _, entry, record, people = self._pair(index)
             content["images"].append(entry)
             content["annotations"].append(record)
-            content["people"] += people
+            if index % self.prompts_per_picture == 0:
+                content["people"] += people
         if not self.training:
             self._ground_truth = content
         return content

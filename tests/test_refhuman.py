@@ -205,7 +205,8 @@ def test_any_number_of_workers_gives_the_same_samples(refhuman_folder):
 def test_samplers_share_the_data(length, world_size):
     evaluation = [list(EvaluationSampler(length, rank, world_size)) for rank in range(world_size)]
     assert sorted(sum(evaluation, [])) == list(range(length))
-    samplers = [TrainingSampler(length, 0, rank, world_size) for rank in range(world_size)]
+    groups = [[index] for index in range(length)]
+    samplers = [TrainingSampler(groups, 0, rank, world_size) for rank in range(world_size)]
     orders = []
     for epoch in (0, 1):
         for sampler in samplers:
@@ -216,6 +217,32 @@ def test_samplers_share_the_data(length, world_size):
         assert len(samplers[0]) * world_size < length + world_size
         orders.append(shares)
     assert length == 2 or orders[0] != orders[1]
+
+
+def test_pairs_of_a_picture_together():
+    groups = [[0, 1, 2, 3, 4], [5, 6], [7], [8, 9, 10, 11]]
+    picture = {index: number for number, group in enumerate(groups) for index in group}
+    sampler = TrainingSampler(groups, seed=0, together=2)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        assert sorted(order) == list(range(12))
+        neighbours = sum(picture[a] == picture[b] for a, b in zip(order, order[1:], strict=False))
+        assert neighbours >= 5  # two pairs of the first and last picture, one of the second
+        orders.append(order)
+    assert orders[0] != orders[1] != orders[2]
+    with pytest.raises(ValueError, match="prompts_per_picture has to be at least 1, got 0"):
+        TrainingSampler(groups, seed=0, together=0)
+
+
+def test_pairs_together_in_two_processes():
+    groups = [range(i, i + 2) for i in range(0, 14, 2)]
+    shares = [list(TrainingSampler(groups, 0, rank, 2, together=2)) for rank in range(2)]
+    assert len(shares[0]) == len(shares[1]) == 8
+    assert set(shares[0] + shares[1]) == set(range(14))
+    for share in shares:
+        assert all(a // 2 == b // 2 for a, b in zip(share[::2], share[1::2], strict=True))
 
 
 def test_build_dataset_follows_the_configuration(refhuman_folder):

@@ -69,7 +69,7 @@ def test_annotations_agree_with_the_masks(difficulty):
                 else:
                     assert 0 <= x < width and 0 <= y < height
                 if visibility == 2:
-                    assert person.mask[int(y), int(x)]
+                    assert person.mask[round(float(y)), round(float(x))]
         assert together.max() <= 1  # a pixel shows one person at most
     assert (seen > 0).all()
 
@@ -179,6 +179,23 @@ def test_same_bytes_in_another_process():
 def dataset(**settings) -> SyntheticRefHuman:
     defaults = dict(training=True, length=12, image_size=SMALL, seed=1)
     return SyntheticRefHuman(EvaluationTransform(96), **{**defaults, **settings})
+
+
+def test_several_prompts_of_a_picture():
+    data = dataset(prompts_per_picture=2, num_people=(2, 3), difficulty=0.0)
+    pairs = [data.load_pair(i) for i in range(12)]
+    different = 0
+    for (image, first, one), (same, second, other) in zip(pairs[::2], pairs[1::2], strict=True):
+        assert np.array_equal(image, same)
+        assert first["id"] + 1 == second["id"]
+        different += one["person_id"] != other["person_id"]
+    assert different >= 5
+    assert len({pair[1]["id"] for pair in pairs}) == 12
+    assert len({pair[0].tobytes() for pair in pairs}) == 6
+    assert data.picture_groups() == [range(i, i + 2) for i in range(0, 12, 2)]
+    data.set_epoch(1)
+    assert not np.array_equal(data.load_pair(0)[0], pairs[0][0])
+    assert data.load_pair(0)[1]["id"] == 13
 
 
 def test_workers_never_repeat_each_other_and_do_not_matter():
