@@ -28,10 +28,10 @@ decoder_layers = 3
 prompt_dropout = 0.0
 num_groups = 5
 
-# --- losses ----------------------------------------------------------------------------------------
+# --- losses -----------------------------------------------------------------------------------
 loss_weights = dict(ce=20.0)
 
-# --- data: pictures drawn on the spot --------------------------------------------------------------
+# --- data: pictures drawn on the spot ---------------------------------------------------------
 dataset = "synthetic"
 synthetic = dict(
     train_length=1600,
@@ -49,7 +49,7 @@ augment = False  # every picture is new
 prompts_per_picture = 2
 num_workers = 1
 
-# --- training --------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------
 prompt_probabilities = dict(text=0.6, scribble=0.2, point=0.2)  # text is learnt last
 batch_size = 16
 eval_batch_size = 25

@@ -22,6 +22,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from datasets.refhuman import pair_entries
+from util.command_line import run_program
 from util.images import load_picture, size_for_longer_side
 from util.logging import write_json
 
@@ -117,7 +118,7 @@ def make_subset(
     return len(pairs)
 
 
-def main() -> None:
+def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--input", type=Path, required=True, help="a RefHuman folder")
@@ -127,7 +128,8 @@ def main() -> None:
     parser.add_argument("--min_people", type=int, default=2, help="in every picture")
     parser.add_argument("--max_side", type=int, default=256, help="longer side in pixels")
     arguments = parser.parse_args()
-    try:
+
+    def run() -> None:
         pairs = make_subset(
             arguments.input,
             arguments.output,
@@ -136,10 +138,10 @@ def main() -> None:
             arguments.min_people,
             arguments.max_side,
         )
-    except (FileNotFoundError, ValueError) as error:
-        parser.exit(2, f"make_subset.py: {error}\n")
-    print(f"{arguments.pictures} pictures, {pairs} pairs in {arguments.output}")
+        print(f"{arguments.pictures} pictures, {pairs} pairs in {arguments.output}")
+
+    return run_program(run)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.command_line import run_program
 from util.logging import read_json_lines
 
 LOSSES = (
@@ -117,7 +118,7 @@ def plot_metric(axis: Axes, records: list[dict[str, Any]], key: str) -> None:
     axis.legend(fontsize=7)
 
 
-def main() -> None:
+def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("log", type=Path, help="output folder of a training, or its log.txt")
@@ -125,12 +126,13 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.log if arguments.log.is_dir() else arguments.log.parent
     output = arguments.output or folder / "curves.png"
-    try:
+
+    def run() -> None:
         plot(read_log(arguments.log), output)
-    except (FileNotFoundError, ValueError) as error:
-        parser.exit(2, f"plot_log.py: {error}\n")
-    print(output)
+        print(output)
+
+    return run_program(run)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

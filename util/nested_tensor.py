@@ -65,3 +65,7 @@ class NestedTensor:
             self.tensors.to(device, non_blocking=non_blocking),
             self.mask.to(device, non_blocking=non_blocking),
         )
+
+    def pin_memory(self) -> NestedTensor:
+        """The same batch in page-locked memory, for `DataLoader(pin_memory=True)`."""
+        return NestedTensor(self.tensors.pin_memory(), self.mask.pin_memory())

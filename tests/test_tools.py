@@ -1,0 +1,82 @@
+"""The small programs beside the project: subsets and learning curves."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_models import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "tools"))
+
+import make_subset
+import plot_log
+
+from datasets.refhuman import RefHuman
+from datasets.transforms import EvaluationTransform
+
+
+def test_subset(refhuman_folder, tmp_path):
+    source = refhuman_folder(pairs={"train": 6})
+    output = tmp_path / "subset"
+    assert make_subset.make_subset(source, output, "train", 2, 2, max_side=48) == 4
+    before = json.loads((source / "RefHuman_train.json").read_text())
+    after = json.loads((output / "RefHuman_train.json").read_text())
+    assert after == json.loads((output / "RefHuman_val.json").read_text())
+    assert len({image["file_name"] for image in after["images"]}) == 2
+    originals = {image["id"]: image for image in before["images"]}
+    people = {a["image_id"]: a for a in before["annotations"]}
+    for image, annotation in zip(after["images"], after["annotations"], strict=True):
+        original, person = originals[image["id"]], people[image["id"]]
+        with Image.open(output / "images" / image["file_name"]) as picture:
+            assert picture.size == (image["width"], image["height"])
+        assert max(picture.size) == 48
+        x_scale = image["width"] / original["width"]
+        y_scale = image["height"] / original["height"]
+        assert annotation["area"] == pytest.approx(person["area"] * x_scale * y_scale)
+        keypoints = np.reshape(annotation["keypoints"], (-1, 3))
+        expected = np.reshape(person["keypoints"], (-1, 3)) * [x_scale, y_scale, 1]
+        np.testing.assert_allclose(keypoints, expected, atol=0.01)
+    data = RefHuman(
+        output / "images",
+        output / "RefHuman_train.json",
+        EvaluationTransform(48),
+        training=True,
+    )
+    assert len(data) == 4 and data[0].target["masks"].any()
+    assert sorted(map(len, data.picture_groups())) == [2, 2]
+
+
+def test_subset_needs_enough_pictures(refhuman_folder, tmp_path, monkeypatch, capsys):
+    source = refhuman_folder(pairs={"train": 1})
+    arguments = ["make_subset.py", "--input", str(source), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert make_subset.main() == 2
+    assert "Only 0 pictures have at least 2 people" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def record(epoch):
+    metrics = {"keypoint_ap": 0.1 * epoch, "identity_accuracy": 0.5, "identity_chance": 0.4}
+    return {
+        "epoch": epoch,
+        "step": 10 * (epoch + 1),
+        "lr": {"rest": 1e-4},
+        "train": {"loss_ce": 1.0 / (epoch + 1), "loss_dice": 0.5},
+        **({"eval": {"text": metrics, "point": metrics}} if epoch % 2 else {}),
+    }
+
+
+def test_curves(tmp_path, monkeypatch, capsys):
+    lines = "\n".join(json.dumps(record(epoch)) for epoch in range(4))
+    (tmp_path / "log.txt").write_text(lines + '\n{"epoch": 4, "tr')  # cut off while writing
+    monkeypatch.setattr(sys, "argv", ["plot_log.py", str(tmp_path)])
+    assert plot_log.main() == 0
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
+    monkeypatch.setattr(sys, "argv", ["plot_log.py", str(tmp_path / "nowhere" / "log.txt")])
+    assert plot_log.main() == 2
+    assert "does not exist; give the output folder" in capsys.readouterr().err

@@ -1,0 +1,146 @@
+"""Does the model read? Text prompts on synthetic pictures: as they are, held out, and shuffled.
+
+    python tools/probe_text.py --checkpoint weights/uniphd_tiny.safetensors --length 600
+
+- seen / held out: captions whose word combinations occur in training, and captions with one that
+  never does, of the same kinds of caption.
+- several / shuffled: pictures with two or more people; then each caption is replaced by one of a
+  random person of the same picture, the right one included. A model that reads falls to chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from datasets import build_dataset
+from datasets.evaluation import Evaluator, format_table
+from datasets.refhuman import collate
+from datasets.synthetic import SyntheticRefHuman
+from models.uniphd.predictor import Predictor
+from models.uniphd.prompt_encoder import TextPrompt
+from util import checkpoint
+from util.command_line import run_program
+from util.config import Config
+from util.logging import write_json
+
+_SHUFFLE_SEED = 0
+
+
+def split_by_caption(ground_truth: dict[str, Any]) -> dict[str, set[int]]:
+    """Image ids of `seen` and `held out` captions, of kinds that occur among the latter."""
+    held_out = [image for image in ground_truth["images"] if image["held_out"]]
+    kinds = {image["caption_kind"] for image in held_out}
+    seen = [
+        image
+        for image in ground_truth["images"]
+        if not image["held_out"] and image["caption_kind"] in kinds
+    ]
+    return {"seen": {i["id"] for i in seen}, "held out": {i["id"] for i in held_out}}
+
+
+def crowded_pictures(ground_truth: dict[str, Any]) -> set[int]:
+    """Image ids of the pictures with at least two people."""
+    count: dict[str, int] = {}
+    for person in ground_truth["people"]:
+        count[person["file_name"]] = count.get(person["file_name"], 0) + 1
+    return {i["id"] for i in ground_truth["images"] if count[i["file_name"]] >= 2}
+
+
+def shuffled_caption(dataset: SyntheticRefHuman, index: int) -> str:
+    """A caption of a random describable person of picture `index`."""
+    generator = np.random.default_rng((_SHUFFLE_SEED, index))
+    # 0..59: uniform after the modulo with any number of people up to six.
+    _, entry, *_ = dataset.generator.pair(index, turn=int(generator.integers(60)))
+    return entry["caption"]
+
+
+def evaluate_subset(
+    ground_truth: dict[str, Any], ids: set[int], results: dict[int, dict]
+) -> dict[str, float]:
+    """Metrics of the samples in `ids`."""
+    subset = {
+        **ground_truth,
+        "images": [image for image in ground_truth["images"] if image["id"] in ids],
+        "annotations": [a for a in ground_truth["annotations"] if a["image_id"] in ids],
+    }
+    evaluator = Evaluator(subset)
+    evaluator.update(sorted(ids), [results[image_id] for image_id in sorted(ids)])
+    evaluator.synchronize()
+    return evaluator.summarize()
+
+
+@torch.inference_mode()
+def predict_all(
+    predictor: Predictor,
+    dataset: SyntheticRefHuman,
+    indices: Iterable[int],
+    caption_of: Callable[[int, str], str],
+) -> dict[int, dict]:
+    """Results by image id; `caption_of` takes (index, the sample's caption)."""
+    results = {}
+    for index in tqdm(indices, unit="picture", leave=False):
+        sample = dataset[index]
+        samples, (target,) = collate([sample], divisor=predictor.divisor)
+        prompt = TextPrompt([caption_of(index, target["caption"])])
+        outputs = predictor.model(samples.to(predictor.device), prompt)
+        sizes = target["orig_size"][None], target["size"][None]
+        results[target["image_id"]] = predictor.postprocessor(outputs, *sizes)[0]
+        del results[target["image_id"]]["masks"]
+    return results
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluate and report."""
+    predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device)
+    cfg = Config(checkpoint.load(arguments.checkpoint)["config"])
+    if cfg.dataset != "synthetic":
+        raise ValueError(
+            f"{arguments.checkpoint} was trained on {cfg.dataset!r}; only synthetic pictures know "
+            "held-out captions and everybody in the picture."
+        )
+    cfg.merge_from_dict({"synthetic.val_length": arguments.length})
+    dataset = build_dataset(cfg, "val", prompts=["text"])
+    ground_truth = dataset.ground_truth()
+    results = predict_all(predictor, dataset, range(len(dataset)), lambda _, caption: caption)
+    report = {
+        name: evaluate_subset(ground_truth, ids, results)
+        for name, ids in split_by_caption(ground_truth).items()
+    }
+    crowded = crowded_pictures(ground_truth)
+    report["several"] = evaluate_subset(ground_truth, crowded, results)
+    indices = [i for i, image in enumerate(ground_truth["images"]) if image["id"] in crowded]
+    shuffled = predict_all(
+        predictor, dataset, indices, lambda index, _: shuffled_caption(dataset, index)
+    )
+    report["shuffled"] = evaluate_subset(ground_truth, crowded, shuffled)
+    print(format_table(report))
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.output, report)
+
+
+def main() -> int:
+    """Command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", required=True, help="trained on the synthetic data set")
+    parser.add_argument("--length", type=int, default=600, help="number of pictures")
+    parser.add_argument("--device", help="by default cuda where there is one")
+    parser.add_argument("--output", type=Path, help="JSON file of the report")
+    arguments = parser.parse_args()
+    return run_program(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
