@@ -14,7 +14,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -569,7 +569,8 @@ def evaluate(
     """Predict every sample under every prompt kind and compare with the ground truth.
 
     Args:
-        model: not wrapped; called with (samples, prompt).
+        model: not wrapped; its `backbone` is called once a batch, then the model with (samples,
+            prompt, features) once a prompt kind.
         postprocessor: outputs, original sizes and augmented sizes to results in original pixels.
         loader: batches of this process.  The processes' shares are disjoint and may differ in size.
         evaluators: one per prompt kind; they take the results in and are complete afterwards.
@@ -592,11 +593,13 @@ def evaluate(
         image_ids = [target["image_id"] for target in targets]
         original_sizes = torch.stack([target["orig_size"] for target in targets])
         sizes = torch.stack([target["size"] for target in targets])
+        samples = samples.to(device, non_blocking=True)
+        with _autocast(device, amp_dtype):
+            features = model.backbone(samples)  # the same for all prompts
         for kind, evaluator in evaluators.items():
-            prompt = make_prompt(kind, targets)
-            samples, device_prompt, _ = _to_device(samples, prompt, (), device)
+            prompt = make_prompt(kind, targets).to(device)
             with _autocast(device, amp_dtype):
-                outputs = model(samples, device_prompt)
+                outputs = model(samples, prompt, features=features)
             results = postprocessor(outputs, original_sizes, sizes)
             evaluator.update(image_ids, results)
             for i, (target, result) in enumerate(zip(targets, results, strict=True)):
@@ -692,7 +695,7 @@ def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast
 
 
 def _to_device(
-    samples: NestedTensor, prompt: Prompt, targets: Iterable[dict[str, Any]], device: torch.device
+    samples: NestedTensor, prompt: Prompt, targets: Sequence[dict[str, Any]], device: torch.device
 ) -> tuple[NestedTensor, Prompt, list[dict[str, Any]]]:
     moved = [
         {

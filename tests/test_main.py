@@ -69,8 +69,9 @@ def test_without_flags_the_configuration_file_decides():
 
 
 def test_train_trigger_limits_the_kinds():
+    text = Config.fromfile(TINY).prompt_probabilities.text
     assert settings("--train_trigger", "text").prompt_probabilities.to_dict() == {
-        "text": 0.5,
+        "text": text,
         "scribble": 0.0,
         "point": 0.0,
     }

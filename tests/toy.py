@@ -29,6 +29,10 @@ class ToyDataset:
     def set_epoch(self, epoch):
         self.epoch = epoch
 
+    def picture_groups(self):
+        """One pair per picture."""
+        return [[index] for index in range(self.length)]
+
     def box(self, index):
         """(x, y, width, height) in pixels."""
         return 2.0 + 5 * (index % 8), 3.0 + index % 4, 40.0, 54.0 - 2 * (index % 5)
@@ -93,8 +97,12 @@ class ToyModel(nn.Module):
         self.out = nn.Linear(4, 1)
         self.spoilt_id = spoilt_id
 
-    def forward(self, samples, prompt, targets=None):
-        colors = self.colors(samples.tensors.mean((2, 3)))
+    def backbone(self, samples):
+        """Mean colours [B, 3]."""
+        return samples.tensors.mean((2, 3))
+
+    def forward(self, samples, prompt, targets=None, features=None):
+        colors = self.colors(self.backbone(samples) if features is None else features)
         if isinstance(prompt, TextPrompt):
             lengths = [[len(caption) / 10] for caption in prompt.captions]
             hidden = self.words(torch.tensor(lengths))
@@ -156,7 +164,12 @@ class ToyPostProcess(nn.Module):
 def toy_loader(length, training, batch_size, rank=0, world_size=1):
     """The project's loader over a `ToyDataset`."""
     cfg = SimpleNamespace(
-        seed=3, batch_size=batch_size, eval_batch_size=batch_size, num_workers=0, pad_divisor=16
+        seed=3,
+        batch_size=batch_size,
+        eval_batch_size=batch_size,
+        num_workers=0,
+        pad_divisor=16,
+        prompts_per_picture=1,
     )
     return build_loader(cfg, ToyDataset(length, training), rank, world_size)
 
