@@ -7,16 +7,19 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from small_models import REPOSITORY
+from small_models import REPOSITORY, small_model
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
+import export_checkpoint
 import make_subset
 import plot_log
 
 from datasets.refhuman import RefHuman
 from datasets.transforms import EvaluationTransform
+from util import checkpoint
 
 
 def test_subset(refhuman_folder, tmp_path):
@@ -80,3 +83,30 @@ def test_curves(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["plot_log.py", str(tmp_path / "nowhere" / "log.txt")])
     assert plot_log.main() == 2
     assert "does not exist; give the output folder" in capsys.readouterr().err
+
+
+def test_export(tmp_path, monkeypatch, capsys):
+    model, *_ = small_model(tmp_path)
+    source = tmp_path / "checkpoint.pth"
+    config = {"lr": 1e-4}
+    checkpoint.save(source, {"model": model.state_dict(), "config": config, "epoch": 3})
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["export_checkpoint.py", *map(str, arguments)])
+        return export_checkpoint.main()
+
+    assert run(source, tmp_path / "half.safetensors", "--half") == 0
+    half = checkpoint.load(tmp_path / "half.safetensors")
+    assert half["config"] == config and "epoch" not in half
+    name = "heads.class_heads.0.weight"
+    assert half["model"][name].dtype == torch.float16
+    torch.testing.assert_close(
+        half["model"][name].float(), model.state_dict()[name], atol=1e-3, rtol=1e-3
+    )
+    checkpoint.load_weights(model, half["model"])
+    assert model.heads.class_heads[0].weight.dtype == torch.float32
+    assert run(source, tmp_path / "published.pth", "--published") == 0
+    published = torch.load(tmp_path / "published.pth", weights_only=True)["model"]
+    assert "transformer.decoder.class_embed.0.weight" in published
+    assert run(tmp_path / "published.pth", tmp_path / "x.pth") == 2
+    assert "holds no settings" in capsys.readouterr().err

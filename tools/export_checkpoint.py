@@ -1,0 +1,69 @@
+"""Hand weights on: from a training's checkpoint to a small file, or to the published layout.
+
+    python tools/export_checkpoint.py outputs/tiny/checkpoint.pth tiny.safetensors --half
+    python tools/export_checkpoint.py outputs/mine/checkpoint.pth uniphd.pth --published
+
+The optimizer's state stays behind.  A `.safetensors` file keeps the settings in its metadata.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from util import checkpoint
+from util.command_line import run_program
+
+
+def export(source: Path, output: Path, half: bool, published: bool) -> None:
+    """Write the weights of `source`.
+
+    Args:
+        source: any checkpoint that `util.checkpoint.load` reads.
+        output: `.pth` or `.safetensors`.
+        half: store floating-point numbers in 16 bits.
+        published: under the published names, without settings.
+
+    Raises:
+        FileNotFoundError, ValueError: `source` cannot be read, or has no settings.
+    """
+    payload = checkpoint.load(source)
+    state = payload["model"]
+    if half:
+        state = {
+            name: value.to(torch.float16) if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+    if published:
+        checkpoint.save(output, {"model": checkpoint.to_reference(state)})
+        return
+    if "config" not in payload:
+        raise ValueError(
+            f"{source} holds no settings, which a checkpoint of ours needs; choose --published."
+        )
+    checkpoint.save(output, {"model": state, "config": payload["config"]})
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("source", type=Path, help="a checkpoint")
+    parser.add_argument("output", type=Path, help=".pth or .safetensors")
+    parser.add_argument("--half", action="store_true", help="16 bits per number")
+    parser.add_argument("--published", action="store_true", help="the published names")
+    arguments = parser.parse_args()
+
+    def run() -> None:
+        export(arguments.source, arguments.output, arguments.half, arguments.published)
+        print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB")
+
+    return run_program(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
