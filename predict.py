@@ -26,11 +26,17 @@ from util.config import Config, OptionsAction
 from util.images import load_picture
 from util.logging import write_json
 
+DEFAULT_CHECKPOINT = Path(__file__).resolve().parent / "weights" / "uniphd_tiny.safetensors"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Find the person that a prompt refers to.")
-    parser.add_argument("--checkpoint", required=True, help="a trained model, ours or published")
+    parser.add_argument(
+        "--checkpoint",
+        default=str(DEFAULT_CHECKPOINT),
+        help="a trained model, ours or published; default: the tiny model of this repository",
+    )
     parser.add_argument("--image", required=True, help="picture file")
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--text", help="a sentence about the person")

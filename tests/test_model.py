@@ -348,6 +348,30 @@ def test_swin_equals_timm():
             torch.testing.assert_close(got, normed, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "blocks", "window"),
+    [
+        ("swin_T_224_1k", 96, 6, 7),
+        ("swin_B_224_22k", 128, 18, 7),
+        ("swin_B_384_22k", 128, 18, 12),
+        ("swin_L_224_22k", 192, 18, 7),
+        ("swin_L_384_22k", 192, 18, 12),
+    ],
+)
+def test_the_five_published_swins(name, width, blocks, window):
+    with torch.device("meta"):  # shapes without memory
+        swin = build_swin(name)
+        outputs = swin(torch.empty(1, 3, 64, 96))
+    assert [tuple(output.shape) for output in outputs] == [
+        (1, width * 2**i, 16 // 2**i, 24 // 2**i) for i in range(4)
+    ]
+    assert [len(stage.blocks) for stage in swin.layers] == [2, 2, blocks, 2]
+    attention = swin.layers[0].blocks[0].attn
+    assert attention.relative_position_bias_table.shape == ((2 * window - 1) ** 2, width // 32)
+    assert swin.layers[3].blocks[1].drop_path.drop_prob == pytest.approx(0.2)
+    assert isinstance(swin.layers[0].blocks[0].drop_path, torch.nn.Identity)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224"])
 def test_timm_backbones(name):
     backbone = build_backbone(name, {}, None, 0.0, False)

@@ -36,31 +36,29 @@ class TextPrompt:
 
 
 @dataclass(frozen=True)
-class PointPrompt:
-    """One click per picture: points [B, 1, 2], (x, y) in pixels of the padded batch."""
+class PositionalPrompt:
+    """Points on the person, the same number P in every picture.
+
+    Attributes:
+        points: [B, P, 2] (x, y) in pixels of the padded batch.
+    """
 
     points: Tensor
 
-    def to(self, device: torch.device | str) -> PointPrompt:
-        """The same clicks on another device."""
+    def to(self, device: torch.device | str) -> PositionalPrompt:
+        """The same points on another device."""
         return replace(self, points=self.points.to(device))
 
     def __len__(self) -> int:
         return len(self.points)
 
 
-@dataclass(frozen=True)
-class ScribblePrompt:
-    """One scribble per picture: points [B, P, 2], (x, y) in pixels of the padded batch."""
+class PointPrompt(PositionalPrompt):
+    """One click per picture: points [B, 1, 2]."""
 
-    points: Tensor
 
-    def to(self, device: torch.device | str) -> ScribblePrompt:
-        """The same scribbles on another device."""
-        return replace(self, points=self.points.to(device))
-
-    def __len__(self) -> int:
-        return len(self.points)
+class ScribblePrompt(PositionalPrompt):
+    """One scribble per picture: points [B, P, 2] along the stroke; P = 12 as published."""
 
 
 Prompt = TextPrompt | PointPrompt | ScribblePrompt

@@ -279,7 +279,8 @@ class SwinTransformer(nn.Module):
             if width % heads:
                 raise ValueError(f"Swin stage of width {width} cannot have {heads} heads.")
         self.patch_embed = PatchEmbed(4, 3, embed_dim)
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        last = max(sum(depths) - 1, 1)
+        rates = [drop_path_rate * i / last for i in range(sum(depths))]
         self.layers = nn.ModuleList()
         for i, depth in enumerate(depths):
             start = sum(depths[:i])
