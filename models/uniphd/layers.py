@@ -26,7 +26,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = F.relu(layer(x), inplace=True)
         return self.layers[-1](x)
 
 
@@ -63,7 +63,7 @@ class FeedForward(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.dropout(F.relu(self.linear1(x)))
+        hidden = self.dropout(F.relu(self.linear1(x), inplace=True))
         return self.norm(x + self.dropout(self.linear2(hidden)))
 
 

@@ -110,7 +110,7 @@ class DynamicMaskHead(nn.Module):
         )
         hidden = hidden + (offset_weight[..., 0, None] * offset_x[:, :, None])[..., None, :]
         hidden = hidden + (offset_weight[..., 1, None] * offset_y[:, :, None])[..., :, None]
-        hidden = F.relu(hidden + bias1[..., None, None]).flatten(3)
+        hidden = F.relu(hidden + bias1[..., None, None], inplace=True).flatten(3)
         masks = weight2.unflatten(-1, (mask_dim, mask_dim)) @ hidden + bias2[..., None]
         return masks.view(batch * groups, mask_dim, height, width)
 
@@ -139,4 +139,4 @@ class MaskRefinement(nn.Module):
         shared = F.conv2d(F.relu(image_features), image_weight, self.conv1.bias, padding=1)
         hidden = F.conv2d(F.relu(masks), mask_weight, padding=1)
         hidden = hidden + shared.repeat_interleave(groups, dim=0)
-        return masks + self.conv2(F.relu(hidden))
+        return masks + self.conv2(F.relu(hidden, inplace=True))

@@ -75,7 +75,8 @@ class WindowAttention(nn.Module):
             bias = bias[None]
         else:
             bias = bias[None] + shift_mask[:, None].to(query.dtype)  # [N, heads, T, T]
-            bias = bias.repeat(count // shift_mask.shape[0], 1, 1, 1)
+            batch = count // shift_mask.shape[0]
+            bias = bias.expand(batch, -1, -1, -1, -1).flatten(0, 1)  # no copy of a single picture
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.proj(attended.transpose(1, 2).reshape(count, tokens, dim))
 
