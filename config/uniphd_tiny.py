@@ -4,13 +4,18 @@ The architecture is the paper's, only smaller.  What differs in the training, an
 
 - The pose is learnt in minutes; who is meant takes ten times as long if nothing is done about it,
   because only the class loss says it, and with the paper's weights that loss is a hundredth of the
-  total.  Here it weighs ten times as much (`loss_weights.ce`).
+  total.  Here it weighs thirty times as much (`loss_weights.ce`).
 - The batch holds two prompts for every picture, for different people (`prompts_per_picture`): what
   is common to the two samples cancels in the gradient of the class loss, what the prompts change
   remains.
-- Five groups: fewer duplicates of one person to be told apart before people are.
-- Everything starts from random weights, so there is one learning rate for all of it.
-- Easy pictures first (`synthetic.curriculum`): different colours before crowds and clutter.
+- With both, two people of different colours are told apart after 600 steps (scribble and point 95 %,
+  text 72 %); with neither, the model is still at chance (50 %).
+- Five groups: fewer duplicates of one person to be told apart before people are.  With three, poses
+  take longer.
+- Everything starts from random weights, so there is one learning rate for all of it (1e-3 is no
+  faster than 5e-4).
+- Easy pictures first (`synthetic.curriculum`), until people are told apart: going on to crowds and
+  clutter earlier costs more steps than it saves.
 """
 
 _base_ = "uniphd.py"
@@ -29,22 +34,22 @@ prompt_dropout = 0.0
 num_groups = 5
 
 # --- losses -----------------------------------------------------------------------------------
-loss_weights = dict(ce=20.0)
+loss_weights = dict(ce=60.0)
 
 # --- data: pictures drawn on the spot ---------------------------------------------------------
 dataset = "synthetic"
 synthetic = dict(
     train_length=1600,
     val_length=200,
-    image_size=[128, 128],
-    num_people=[1, 4],
-    difficulty=0.5,
+    image_size=[112, 112],
+    num_people=[1, 3],
+    difficulty=0.3,
     curriculum=[
-        dict(until_epoch=10, difficulty=0.0, num_people=[2, 2]),
-        dict(until_epoch=20, difficulty=0.2, num_people=[2, 3]),
+        dict(until_epoch=15, difficulty=0.0, num_people=[2, 2]),
+        dict(until_epoch=30, difficulty=0.15, num_people=[2, 3]),
     ],
 )
-eval_max_side = 128
+eval_max_side = 112
 augment = False  # every picture is new
 prompts_per_picture = 2
 num_workers = 1
@@ -53,14 +58,14 @@ num_workers = 1
 prompt_probabilities = dict(text=0.6, scribble=0.2, point=0.2)  # text is learnt last
 batch_size = 16
 eval_batch_size = 25
-epochs = 100
+epochs = 80
 lr = 5e-4
 lr_backbone = 5e-4
 lr_text_encoder = 5e-4
 lr_adjacency = 5e-4
-lr_drop_epochs = [85]
+lr_drop_epochs = [68]
 lr_warmup_steps = 100
 amp = True  # bfloat16: twice as fast where the processor has it
-eval_every = 5
+eval_every = 10
 checkpoint_every = 0
 log_every = 50
