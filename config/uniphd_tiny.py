@@ -14,8 +14,8 @@ The architecture is the paper's, only smaller.  What differs in the training, an
   take longer.
 - Everything starts from random weights, so there is one learning rate for all of it (1e-3 is no
   faster than 5e-4).
-- Easy pictures first (`synthetic.curriculum`), until people are told apart: going on to crowds and
-  clutter earlier costs more steps than it saves.
+- Easy and smaller pictures first (`synthetic.curriculum`), until people are told apart: going on to
+  crowds and clutter earlier costs more steps than it saves.
 """
 
 _base_ = "uniphd.py"
@@ -41,15 +41,15 @@ dataset = "synthetic"
 synthetic = dict(
     train_length=1600,
     val_length=200,
-    image_size=[112, 112],
+    image_size=[128, 128],
     num_people=[1, 3],
     difficulty=0.3,
     curriculum=[
-        dict(until_epoch=15, difficulty=0.0, num_people=[2, 2]),
-        dict(until_epoch=30, difficulty=0.15, num_people=[2, 3]),
+        dict(until_epoch=15, image_size=[112, 112], difficulty=0.0, num_people=[2, 2]),
+        dict(until_epoch=30, image_size=[112, 112], difficulty=0.15, num_people=[2, 3]),
     ],
 )
-eval_max_side = 112
+eval_max_side = 128
 augment = False  # every picture is new
 prompts_per_picture = 2
 num_workers = 1

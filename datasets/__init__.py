@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from datasets.refhuman import PROMPT_KINDS, PromptedPersonDataset, RefHuman, collate
 from datasets.samplers import EvaluationSampler, TrainingSampler
 from datasets.skeleton import SKELETONS
-from datasets.transforms import EvaluationTransform, TrainingTransform
+from datasets.transforms import EvaluationTransform, TrainingTransform, keep_size
 
 SPLITS = ("train", "val")
 
@@ -54,6 +54,8 @@ def build_dataset(
             drop_cropped_keypoints=cfg.drop_cropped_keypoints,
             skeleton=skeleton,
         )
+    elif training and cfg.dataset == "synthetic":
+        transform = keep_size  # drawn in the size that the model is to see
     else:
         transform = EvaluationTransform(cfg.eval_max_side)
 

@@ -45,6 +45,11 @@ class EvaluationTransform:
         return resize(sample, *size_for_longer_side(height, width, self.max_side))
 
 
+def keep_size(sample: Sample, generator: np.random.Generator | None = None) -> Sample:
+    """The transform that changes nothing."""
+    return sample
+
+
 class TrainingTransform:
     """The paper's augmentation: flip, then resize, or resize, crop and resize.
 

@@ -288,6 +288,18 @@ def test_build_synthetic_dataset(tmp_path):
     assert not torch.equal(build_dataset(cfg, "train")[0].image, train[0].image)
 
 
+def test_synthetic_pictures_are_trained_on_as_drawn(tmp_path):
+    cfg = configuration(tmp_path, dataset="synthetic", augment=False, eval_max_side=160)
+    stage = {"until_epoch": 1, "image_size": [48, 64]}
+    small = {"train_length": 2, "val_length": 1, "image_size": [80, 80], "curriculum": [stage]}
+    cfg.merge_from_dict({f"synthetic.{key}": value for key, value in small.items()})
+    train = build_dataset(cfg, "train")
+    assert train[0].image.shape == (3, 48, 64)
+    train.set_epoch(1)
+    assert train[0].image.shape == (3, 80, 80)
+    assert build_dataset(cfg, "val")[0].image.shape == (3, 160, 160)
+
+
 # --- pictures ------------------------------------------------------------------------------------
 
 
