@@ -187,10 +187,16 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports damage as RuntimeError, OSError, EOFError, ...
+        found = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
+        if found:
+            raise ValueError(
+                f"{path}: holds objects other than tensors and plain values ({found.group(1)}), "
+                "which are not unpickled because they could run code. Re-save its 'model' entry "
+                "alone where you trust it."
+            ) from error
         raise ValueError(
-            f"{path}: cannot be read as a checkpoint: it is truncated, not a PyTorch file, or "
-            f"holds objects other than tensors and plain values. Copy it again, or re-save its "
-            f"'model' entry. Cause: {str(error).splitlines()[0] if str(error) else type(error)}"
+            f"{path}: cannot be read as a checkpoint: it is truncated or not a PyTorch file "
+            f"({type(error).__name__}). Copy it again, or check the path."
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dictionary, found {type(content).__name__}.")
