@@ -187,7 +187,7 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports damage as RuntimeError, OSError, EOFError, ...
-        found = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
+        found = re.search(r"nsupported (?:global: )?GLOBAL ([\w.]+)", str(error))
         if found:
             raise ValueError(
                 f"{path}: holds objects other than tensors and plain values ({found.group(1)}), "
