@@ -12,6 +12,8 @@ echo
 echo "== The trained tiny model on pictures it has never seen: a sentence, a scribble or a click =="
 "$PYTHON" main.py -c config/uniphd_tiny.py --eval --eval_trigger all --resume "$trained" \
     --output_dir "$output/trained" --save_pictures 8
+"$PYTHON" tools/contact_sheet.py --pictures "$output/trained/pictures" --side 200 --rows 8 \
+    --output "$output/trained.png"
 
 echo
 echo "== A new one, on easier pictures: before training =="
@@ -23,8 +25,10 @@ echo "== Training, about four minutes =="
 "$PYTHON" main.py -c config/uniphd_quickstart.py --output_dir "$output" --save_pictures 8 \
     --resume auto
 "$PYTHON" tools/plot_log.py "$output"
+"$PYTHON" tools/contact_sheet.py --pictures "$output/pictures" --side 200 --rows 8 \
+    --output "$output/new.png"
 
 echo
-echo "Predictions of the trained model, beside the truth:  $output/trained/pictures/"
-echo "Those of the new one:                                $output/pictures/"
+echo "Predictions of the trained model, beside the truth:  $output/trained.png"
+echo "Those of the new one:                                $output/new.png"
 echo "Its learning curves:                                 $output/curves.png"

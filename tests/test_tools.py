@@ -13,6 +13,7 @@ from small_models import REPOSITORY, small_model
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
+import contact_sheet
 import export_checkpoint
 import make_subset
 import plot_log
@@ -83,6 +84,24 @@ def test_curves(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["plot_log.py", str(tmp_path / "nowhere" / "log.txt")])
     assert plot_log.main() == 2
     assert "does not exist; give the output folder" in capsys.readouterr().err
+
+
+def test_contact_sheet_of_pictures(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, color in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+        Image.new("RGB", (80, 40), color).save(folder / f"{i}.png")
+    sheet = tmp_path / "sheet.png"
+    arguments = ["--output", str(sheet), "--side", "20", "--columns", "2"]
+    monkeypatch.setattr(sys, "argv", ["contact_sheet.py", *arguments, "--pictures", str(folder)])
+    contact_sheet.main()
+    with Image.open(sheet) as picture:
+        assert picture.size == (2 * 40 + 4, 2 * 20 + 4)
+        centers = [picture.getpixel(place) for place in ((20, 10), (64, 10), (20, 34))]
+    assert centers == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    monkeypatch.setattr(sys, "argv", ["contact_sheet.py", *arguments, "--pictures", "nowhere"])
+    with pytest.raises(FileNotFoundError, match="--pictures has to be a folder"):
+        contact_sheet.main()
 
 
 def test_export(tmp_path, monkeypatch, capsys):

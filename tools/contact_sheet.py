@@ -2,8 +2,10 @@
 
     python tools/contact_sheet.py --output sheet.png --data data/synthetic --split val
     python tools/contact_sheet.py --output sheet.png --difficulty 0.5 --seed 3
+    python tools/contact_sheet.py --output sheet.png --pictures outputs/eval/pictures
 
-A tile shows the picture and, beside it, one person with mask, box, keypoints and scribble; below
+The last form joins pictures that are there already, as `main.py --save_pictures` writes them.  Else
+a tile shows the picture and, beside it, one person with mask, box, keypoints and scribble; below
 are the captions that mean this person.
 """
 
@@ -19,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -93,6 +96,16 @@ def tiles_of_generator(generator: SceneGenerator, start: int, side: int) -> Iter
         index += 1
 
 
+def tiles_of_pictures(folder: Path, start: int, side: int) -> Iterator[np.ndarray]:
+    """The PNG files of a folder in the order of their names, about `2 * side` wide."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} does not exist; --pictures has to be a folder")
+    for path in sorted(folder.glob("*.png"))[start:]:
+        picture = load_picture(path)
+        scale = 2 * side / picture.shape[1]
+        yield cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
 def _of_one_person(pairs: list[Pair], number: int) -> list[Pair]:
     """The pairs of one of the people, by turns a near and a far one."""
     boxes = list(dict.fromkeys(tuple(record["bbox"]) for _, record in pairs))
@@ -103,7 +116,9 @@ def _of_one_person(pairs: list[Pair], number: int) -> list[Pair]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--output", type=Path, required=True, help="picture file to write")
-    parser.add_argument("--data", type=Path, help="RefHuman folder; without it, scenes are drawn")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--data", type=Path, help="RefHuman folder; without it, scenes are drawn")
+    source.add_argument("--pictures", type=Path, help="folder of PNG files to join")
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--start", type=int, default=0, help="first picture (default: 0)")
     parser.add_argument("--rows", type=int, default=4)
@@ -122,7 +137,9 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=192, help="of drawn scenes, in pixels")
     arguments = parser.parse_args()
 
-    if arguments.data is not None:
+    if arguments.pictures is not None:
+        tiles = tiles_of_pictures(arguments.pictures, arguments.start, arguments.side)
+    elif arguments.data is not None:
         tiles = tiles_of_folder(arguments.data, arguments.split, arguments.start, arguments.side)
     else:
         generator = SceneGenerator(
