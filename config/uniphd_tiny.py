@@ -58,12 +58,12 @@ num_workers = 1
 prompt_probabilities = dict(text=0.6, scribble=0.2, point=0.2)  # text is learnt last
 batch_size = 16
 eval_batch_size = 25
-epochs = 72
+epochs = 64
 lr = 5e-4
 lr_backbone = 5e-4
 lr_text_encoder = 5e-4
 lr_adjacency = 5e-4
-lr_drop_epochs = [56, 67]
+lr_drop_epochs = [50, 59]
 lr_warmup_steps = 100
 amp = True  # bfloat16: twice as fast where the processor has it
 eval_every = 10
