@@ -2,9 +2,9 @@
 
 The architecture is the paper's, only smaller.  What differs in the training, and why:
 
-- The pose is learnt in minutes; who is meant takes ten times as long if nothing is done about it,
-  because only the class loss says it, and with the paper's weights that loss is a hundredth of the
-  total.  Here it weighs thirty times as much (`loss_weights.ce`).
+- The pose is learnt in minutes, who is meant much later: only the class loss says it, and with the
+  paper's weights that loss is a few hundredths of the total.  Here it weighs thirty times as much
+  (`loss_weights.ce`).
 - The batch holds two prompts for every picture, for different people (`prompts_per_picture`): what
   is common to the two samples cancels in the gradient of the class loss, what the prompts change
   remains.
@@ -15,13 +15,12 @@ The architecture is the paper's, only smaller.  What differs in the training, an
   took longer in 400 steps.  (Each of these is one short run, judged on 100 pictures.)
 - Everything starts from random weights, so there is one learning rate for all of it (1e-3 is no
   faster than 5e-4).
-- Easy and smaller pictures first (`synthetic.curriculum`), until people are told apart: going on to
-  crowds and clutter earlier costs more steps than it saves.
+- Easy and smaller pictures first (`synthetic.curriculum`), until people are told apart.
 """
 
 _base_ = "uniphd.py"
 
-# --- model: 3.6 M parameters ---------------------------------------------------------------------
+# --- model: 3.7 M parameters ---------------------------------------------------------------------
 backbone_options = dict(embed_dim=24, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8], window_size=4)
 backbone_drop_path = 0.0
 text_encoder = "config/tiny_text_encoder"
