@@ -64,6 +64,22 @@ def test_flags_become_settings_and_options_win():
     assert cfg.lr_drop_epochs == [3]
 
 
+def test_the_optimizer_has_the_settings_rates(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        main.engine, "train", lambda *arguments, **_: seen.append((arguments[3], arguments[6]))
+    )
+    options = ["weight_decay=0.03", "lr=0.007", "clip_max_norm=0.7", "synthetic.val_length=2"]
+    options += ["lr_warmup_steps=9", "checkpoint_every=4", "eval_every=6", "log_every=8"]
+    arguments = ["--output_dir", str(tmp_path), "--device", "cpu", "--options", *options]
+    assert main.main(arguments) == 0
+    optimizer, training = seen[0]
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.03}
+    assert 0.007 in {group["lr"] for group in optimizer.param_groups}
+    assert (training.clip_max_norm, training.schedule.warmup_steps) == (0.7, 9)
+    assert (training.checkpoint_every, training.eval_every, training.log_every) == (4, 6, 8)
+
+
 def test_without_flags_the_configuration_file_decides():
     assert settings() == Config.fromfile(TINY)
 

@@ -244,6 +244,47 @@ def test_parameter_groups_have_the_recipes_rates(tmp_path):
         assert rates[id(parameter)] == expected, name
 
 
+SETTINGS_AND_EFFECTS = {
+    "hidden_dim": (64, lambda m, c: m.query_init.class_head.in_features),
+    "num_heads": (2, lambda m, c: m.encoder.layers[0].self_attention.num_heads),
+    "feedforward_dim": (
+        40,
+        lambda m, c: m.encoder.layers[0].feed_forward.linear1.out_features,
+    ),
+    "encoder_layers": (1, lambda m, c: len(m.encoder.layers)),
+    "encoder_points": (2, lambda m, c: m.encoder.layers[0].self_attention.num_points),
+    "decoder_layers": (2, lambda m, c: len(m.decoder.layers)),
+    "decoder_points": (3, lambda m, c: m.decoder.layers[0].cross_attention.num_points),
+    "dropout": (0.3, lambda m, c: m.decoder.layers[0].cross_feed_forward.dropout.p),
+    "prompt_dropout": (0.4, lambda m, c: m.prompt_encoder.word_projection[2].p),
+    "backbone_drop_path": (
+        0.5,
+        lambda m, c: m.backbone.body.layers[3].blocks[0].drop_path.drop_prob,
+    ),
+    "num_groups": (7, lambda m, c: m.query_init.num_groups),
+    "focal_alpha": (0.5, lambda m, c: c.focal_alpha),
+    "focal_gamma": (1.0, lambda m, c: c.focal_gamma),
+    "loss_weights__giou": (9.0, lambda m, c: c.weights["loss_giou_0"]),
+    "match_costs__oks": (8.0, lambda m, c: m.matcher.costs["oks"]),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS_AND_EFFECTS)
+def test_every_model_setting_arrives(tmp_path, name):
+    value, read = SETTINGS_AND_EFFECTS[name]
+    cfg = small_config(write_roberta(tmp_path / "r"), **{name: value})
+    model, criterion, _ = build_model(cfg)
+    assert read(model, criterion) == value
+
+
+def test_focal_settings_reach_the_matching(tmp_path):
+    costs = []
+    for gamma in (0.0, 2.0):
+        _, criterion, _ = small_model(tmp_path, focal_gamma=gamma)
+        costs.append(criterion.matcher._class_cost(torch.ones(1, 5)))
+    assert not torch.allclose(*costs)
+
+
 def test_frozen_text_encoder(tmp_path):
     cfg = small_config(write_roberta(tmp_path / "r"), freeze_text_encoder=True)
     model, *_ = build_model(cfg)
