@@ -13,7 +13,6 @@ coco_path = "data/RefHuman_subset"
 eval_max_side = 192
 num_workers = 0
 
-loss_weights = dict(ce=20.0)
 prompt_probabilities = dict(text=0.5, scribble=0.25, point=0.25)
 epochs = 240  # of five batches
 lr_drop_epochs = [180, 225]

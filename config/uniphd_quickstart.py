@@ -2,6 +2,8 @@
 
 _base_ = "uniphd_tiny.py"
 
+loss_weights = dict(ce=60.0)  # recognises people sooner
+
 synthetic = dict(
     train_length=1600,
     val_length=100,

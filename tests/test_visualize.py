@@ -7,6 +7,7 @@ from PIL import Image
 from util.visualize import (
     LEFT_COLOR,
     MASK_COLOR,
+    MASK_OPACITY,
     PROMPT_COLOR,
     RIGHT_COLOR,
     Person,
@@ -41,7 +42,7 @@ def test_mask_tints_its_pixels_only():
     mask = np.zeros((100, 140), dtype=bool)
     mask[20:60, 30:50] = True
     drawn = draw_person(grey(), Person(mask=mask), limbs=[])
-    expected = 0.5 * 100 + 0.5 * np.array(MASK_COLOR)
+    expected = 100 + MASK_OPACITY * (np.array(MASK_COLOR) - 100)
     assert np.abs(drawn[40, 40] - expected).max() <= 1
     assert (drawn[~mask] == 100).all()
     with pytest.raises(ValueError, match="mask of"):

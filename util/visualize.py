@@ -22,6 +22,7 @@ LEFT_COLOR: Color = (64, 224, 96)
 RIGHT_COLOR: Color = (255, 128, 32)
 CENTER_COLOR: Color = (255, 240, 64)
 MASK_COLOR: Color = (48, 144, 255)
+MASK_OPACITY = 0.35  # the colours of clothes, which captions speak of, stay recognisable
 BOX_COLOR: Color = (48, 208, 255)
 PROMPT_COLOR: Color = (255, 32, 160)
 _OUTLINE: Color = (0, 0, 0)
@@ -229,7 +230,7 @@ def _draw_mask(canvas: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if mask.shape != canvas.shape[:2]:
         raise ValueError(f"A mask of {mask.shape} for a picture of {canvas.shape[:2]} (h, w).")
     tinted = canvas.astype(np.float32)
-    tinted[mask] = 0.5 * tinted[mask] + 0.5 * np.array(MASK_COLOR, dtype=np.float32)
+    tinted[mask] += MASK_OPACITY * (np.array(MASK_COLOR, dtype=np.float32) - tinted[mask])
     canvas = tinted.round().astype(np.uint8)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, contours, -1, MASK_COLOR, 1)
