@@ -5,8 +5,8 @@ The architecture is the paper's, only smaller.  What differs in the training, an
 - The pose is learnt in minutes, who is meant much later: only the class loss says it, and with the
   paper's weights that loss is a few hundredths of the total.  Here it weighs ten times as much
   (`loss_weights.ce`).  Thirty times tells people apart sooner, which the quickstart needs, but
-  costs exactness: 400 more steps of a trained model ended at a keypoint loss of 0.51 with a weight of 60,
-  and of 0.46 with 10.
+  costs exactness: 400 more steps of a trained model ended at a keypoint loss of 0.51 with a
+  weight of 60, and of 0.46 with 10.
 - The batch holds two prompts for every picture, for different people (`prompts_per_picture`): what
   is common to the two samples cancels in the gradient of the class loss, what the prompts change
   remains.
