@@ -17,8 +17,10 @@ import contact_sheet
 import export_checkpoint
 import make_subset
 import plot_log
+import probe_text
 
 from datasets.refhuman import RefHuman
+from datasets.synthetic import SyntheticRefHuman
 from datasets.transforms import EvaluationTransform
 from util import checkpoint
 
@@ -129,3 +131,39 @@ def test_export(tmp_path, monkeypatch, capsys):
     assert "transformer.decoder.class_embed.0.weight" in published
     assert run(tmp_path / "published.pth", tmp_path / "x.pth") == 2
     assert "holds no settings" in capsys.readouterr().err
+
+
+def test_probe_tells_captions_that_mean_the_person_from_shuffled_ones(
+    tmp_path, monkeypatch, capsys
+):
+    output = tmp_path / "report.json"
+    arguments = ["probe_text.py", "--length", "24", "--device", "cpu", "--output", str(output)]
+    checkpoint_file = REPOSITORY / "weights" / "uniphd_tiny.safetensors"
+    monkeypatch.setattr(sys, "argv", [*arguments, "--checkpoint", str(checkpoint_file)])
+    assert probe_text.main() == 0
+    report = json.loads(output.read_text())
+    assert "shuffled" in capsys.readouterr().out
+    several = report["several"]
+    assert several["num_samples"] == report["shuffled"]["num_samples"]
+    kinds = [report[kind]["num_samples"] for kind in probe_text.KINDS]
+    assert several["num_samples"] == sum(kinds) and min(kinds[:3]) > 0
+    assert several["identity_accuracy"] > report["shuffled"]["identity_accuracy"] + 0.1
+    assert several["identity_chance"] != report["shuffled"]["identity_chance"] < 0.8
+
+
+def test_probe_shuffles_among_the_people_of_the_picture():
+    dataset = SyntheticRefHuman(
+        EvaluationTransform(96),
+        training=False,
+        length=6,
+        image_size=(96, 96),
+        num_people=(3, 3),
+        difficulty=0.0,
+    )
+    others = 0
+    for index, image in enumerate(dataset.ground_truth()["images"]):
+        captions = {dataset.generator.pair(index, turn)[1]["caption"] for turn in range(3)}
+        shuffled = probe_text.shuffled_caption(dataset, index)
+        assert shuffled in captions and shuffled == probe_text.shuffled_caption(dataset, index)
+        others += shuffled != image["caption"]
+    assert others >= 2

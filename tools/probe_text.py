@@ -1,11 +1,14 @@
-"""Does the model read? Text prompts on synthetic pictures: as they are, held out, and shuffled.
+"""Does the model read? Text prompts on synthetic pictures: held out, shuffled, and kind by kind.
 
     python tools/probe_text.py --checkpoint weights/uniphd_tiny.safetensors --length 600
 
 - seen / held out: captions whose word combinations occur in training, and captions with one that
   never does, of the same kinds of caption.
 - several / shuffled: pictures with two or more people; then each caption is replaced by one of a
-  random person of the same picture, the right one included. A model that reads falls to chance.
+  random person of the same picture, the right one included. A model that reads falls to chance,
+  which is here how often the right one was drawn.
+- appearance, action, position, relation, mixed: pictures with two or more people, by what the
+  caption speaks of.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from datasets import build_dataset
 from datasets.evaluation import Evaluator, format_table
 from datasets.refhuman import collate
 from datasets.synthetic import SyntheticRefHuman
+from datasets.synthetic_captions import KINDS
 from models.uniphd.predictor import Predictor
 from models.uniphd.prompt_encoder import TextPrompt
 from util import checkpoint
@@ -55,6 +59,14 @@ def crowded_pictures(ground_truth: dict[str, Any]) -> set[int]:
     for person in ground_truth["people"]:
         count[person["file_name"]] = count.get(person["file_name"], 0) + 1
     return {i["id"] for i in ground_truth["images"] if count[i["file_name"]] >= 2}
+
+
+def split_by_kind(ground_truth: dict[str, Any], ids: set[int]) -> dict[str, set[int]]:
+    """Those of the image ids whose captions are of each kind."""
+    images = [image for image in ground_truth["images"] if image["id"] in ids]
+    return {
+        kind: {image["id"] for image in images if image["caption_kind"] == kind} for kind in KINDS
+    }
 
 
 def shuffled_caption(dataset: SyntheticRefHuman, index: int) -> str:
@@ -112,18 +124,24 @@ def run(arguments: argparse.Namespace) -> None:
     cfg.merge_from_dict({"synthetic.val_length": arguments.length})
     dataset = build_dataset(cfg, "val", prompts=["text"])
     ground_truth = dataset.ground_truth()
-    results = predict_all(predictor, dataset, range(len(dataset)), lambda _, caption: caption)
+    crowded = crowded_pictures(ground_truth)
+    indices = [i for i, image in enumerate(ground_truth["images"]) if image["id"] in crowded]
+    as_they_are = predict_all(predictor, dataset, range(len(dataset)), lambda _, caption: caption)
+    drawn = {index: shuffled_caption(dataset, index) for index in indices}
+    shuffled = predict_all(predictor, dataset, indices, lambda index, _: drawn[index])
+    subsets = {
+        **{name: (ids, as_they_are) for name, ids in split_by_caption(ground_truth).items()},
+        "several": (crowded, as_they_are),
+        "shuffled": (crowded, shuffled),
+        **{kind: (ids, as_they_are) for kind, ids in split_by_kind(ground_truth, crowded).items()},
+    }
     report = {
         name: evaluate_subset(ground_truth, ids, results)
-        for name, ids in split_by_caption(ground_truth).items()
+        for name, (ids, results) in subsets.items()
     }
-    crowded = crowded_pictures(ground_truth)
-    report["several"] = evaluate_subset(ground_truth, crowded, results)
-    indices = [i for i, image in enumerate(ground_truth["images"]) if image["id"] in crowded]
-    shuffled = predict_all(
-        predictor, dataset, indices, lambda index, _: shuffled_caption(dataset, index)
-    )
-    report["shuffled"] = evaluate_subset(ground_truth, crowded, shuffled)
+    if drawn:
+        own = [drawn[index] == ground_truth["images"][index]["caption"] for index in indices]
+        report["shuffled"]["identity_chance"] = float(np.mean(own))
     print(format_table(report))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
