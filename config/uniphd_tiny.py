@@ -6,7 +6,7 @@ The architecture is the paper's, only smaller.  What differs in the training, an
   paper's weights that loss is a few hundredths of the total.  Here it weighs ten times as much
   (`loss_weights.ce`).  Thirty times tells people apart sooner, which the quickstart needs, but
   costs exactness: 400 more steps of a trained model ended at a keypoint loss of 0.51 with a
-  weight of 60, and of 0.46 with 10.
+  weight of 60, and of 0.46 with 10 (one run each).
 - The batch holds two prompts for every picture, for different people (`prompts_per_picture`): what
   is common to the two samples cancels in the gradient of the class loss, what the prompts change
   remains.
@@ -65,7 +65,7 @@ num_workers = 1
 prompt_probabilities = dict(text=0.6, scribble=0.2, point=0.2)  # text is learnt last
 batch_size = 16  # per process; the kept checkpoint comes from two processes
 eval_batch_size = 25
-epochs = 115  # 105 minutes
+epochs = 115  # 105 minutes in two processes
 lr = 5e-4
 lr_backbone = 5e-4
 lr_text_encoder = 5e-4
