@@ -19,14 +19,12 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from datasets.skeleton import COCO
-from models.uniphd.predictor import Prediction, Predictor
+from models.uniphd.predictor import DEFAULT_CHECKPOINT, Prediction, Predictor
 from util import visualize
 from util.command_line import run_program
 from util.config import Config, OptionsAction
 from util.images import load_picture
 from util.logging import write_json
-
-DEFAULT_CHECKPOINT = Path(__file__).resolve().parent / "weights" / "uniphd_tiny.safetensors"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ NUM_PICTURES = 24
 
 @pytest.fixture(scope="module")
 def predictor():
-    return Predictor.from_checkpoint(PATH, device="cpu")
+    return Predictor.from_checkpoint(device="cpu")  # the default is this checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_curves(tmp_path, monkeypatch, capsys):
     assert "does not exist; give the output folder" in capsys.readouterr().err
 
 
-def test_contact_sheet_of_pictures(tmp_path, monkeypatch, capsys):
+def test_contact_sheet_of_pictures(tmp_path, monkeypatch):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i, color in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
@@ -103,6 +103,11 @@ def test_contact_sheet_of_pictures(tmp_path, monkeypatch, capsys):
     assert centers == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     monkeypatch.setattr(sys, "argv", ["contact_sheet.py", *arguments, "--pictures", "nowhere"])
     with pytest.raises(FileNotFoundError, match="--pictures has to be a folder"):
+        contact_sheet.main()
+    (tmp_path / "empty").mkdir()
+    empty = str(tmp_path / "empty")
+    monkeypatch.setattr(sys, "argv", ["contact_sheet.py", *arguments, "--pictures", empty])
+    with pytest.raises(ValueError, match="empty: nothing to draw from picture 0 on"):
         contact_sheet.main()
 
 

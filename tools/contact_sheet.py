@@ -114,11 +114,12 @@ def _of_one_person(pairs: list[Pair], number: int) -> list[Pair]:
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--output", type=Path, required=True, help="picture file to write")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data", type=Path, help="RefHuman folder; without it, scenes are drawn")
-    source.add_argument("--pictures", type=Path, help="folder of PNG files to join")
+    sources = parser.add_mutually_exclusive_group()
+    sources.add_argument("--data", type=Path, help="RefHuman folder; without it, scenes are drawn")
+    sources.add_argument("--pictures", type=Path, help="folder of PNG files to join")
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--start", type=int, default=0, help="first picture (default: 0)")
     parser.add_argument("--rows", type=int, default=4)
@@ -152,7 +153,8 @@ def main() -> None:
         tiles = tiles_of_generator(generator, arguments.start, arguments.side)
     chosen = list(islice(tiles, arguments.rows * arguments.columns))
     if not chosen:
-        raise ValueError(f"nothing to draw from picture {arguments.start} on")
+        source = arguments.pictures or arguments.data or "the generator"
+        raise ValueError(f"{source}: nothing to draw from picture {arguments.start} on")
     visualize.save(arguments.output, visualize.contact_sheet(chosen, arguments.columns))
     print(f"{len(chosen)} pictures: {arguments.output}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from models.uniphd.prompt_encoder import PointPrompt, Prompt, ScribblePrompt, Te
 from models.uniphd.uniphd import UniPHD
 from util.images import IMAGENET_MEAN, IMAGENET_STD, load_picture, size_for_longer_side
 from util.nested_tensor import NestedTensor
+
+# The trained tiny model that comes with the repository.
+DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[2] / "weights" / "uniphd_tiny.safetensors"
 
 # A prompt of one point is a point prompt; the published model samples scribbles at 12 points.
 SCRIBBLE_POINTS = 12
@@ -62,14 +66,15 @@ class Predictor:
     @classmethod
     def from_checkpoint(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike = DEFAULT_CHECKPOINT,
         device: torch.device | str | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> Predictor:
         """A predictor from a checkpoint file alone.
 
         Args:
-            path: one of our checkpoints, or the published one.
+            path: one of our checkpoints, or the published one; by default the repository's tiny
+                model, trained on synthetic pictures.
             device: by default CUDA where there is one.
             config: settings; by default those stored in the checkpoint, or config/uniphd.py for
                 the published one, which holds none.
