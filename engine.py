@@ -328,7 +328,7 @@ class Evaluation:
         kinds: prompt kinds; the first decides which checkpoint is the best.
         skeleton: keypoint definition.
         save_predictions: write predictions_{kind}.json in COCO's results format.
-        num_pictures: of how many samples to draw prediction and ground truth.
+        num_images: of how many samples to draw prediction and ground truth.
     """
 
     loader: DataLoader
@@ -336,7 +336,7 @@ class Evaluation:
     kinds: tuple[str, ...]
     skeleton: Skeleton = COCO
     save_predictions: bool = False
-    num_pictures: int = 0
+    num_images: int = 0
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in PROMPT_KINDS]
@@ -540,8 +540,8 @@ def evaluate_all(
         evaluators,
         device=device,
         amp_dtype=amp_dtype,
-        picture_folder=output_dir / "pictures",
-        num_pictures=evaluation.num_pictures,
+        image_folder=output_dir / "images",
+        num_images=evaluation.num_images,
     )
     if distributed.is_main_process():
         logger.info("%s", format_table(metrics))
@@ -562,8 +562,8 @@ def evaluate(
     *,
     device: torch.device,
     amp_dtype: torch.dtype | None = None,
-    picture_folder: str | os.PathLike | None = None,
-    num_pictures: int = 0,
+    image_folder: str | os.PathLike | None = None,
+    num_images: int = 0,
     log_every: int = 100,
 ) -> dict[str, dict[str, float]]:
     """Predict every sample under every prompt kind and compare with the ground truth.
@@ -576,8 +576,8 @@ def evaluate(
         evaluators: one per prompt kind; they take the results in and are complete afterwards.
         device: where `model` is.
         amp_dtype: see `train_one_epoch`.
-        picture_folder: where pictures of prediction and ground truth go.
-        num_pictures: of the first how many samples.
+        image_folder: where images of prediction and ground truth go.
+        num_images: of the first how many samples.
         log_every: batches between two lines of progress.
 
     Returns:
@@ -604,12 +604,12 @@ def evaluate(
             evaluator.update(image_ids, results)
             for i, (target, result) in enumerate(zip(targets, results, strict=True)):
                 index = position + i * distributed.world_size()
-                if picture_folder is not None and index < num_pictures:
-                    picture = draw_result(
+                if image_folder is not None and index < num_images:
+                    image = draw_result(
                         samples.tensors[i], target, result, kind, evaluator.skeleton
                     )
                     name = f"{index:05d}_{target['image_id']}_{kind}.png"
-                    visualize.save(Path(picture_folder) / name, picture)
+                    visualize.save(Path(image_folder) / name, image)
         position += len(targets) * distributed.world_size()
         watch.step_done()
         if (step + 1) % log_every == 0:
@@ -637,7 +637,7 @@ def draw_result(
     Args:
         image: [3, H, W] normalised, possibly padded at the bottom and right.
         target: of the sample.
-        result: of the postprocessor, in pixels of the original picture.
+        result: of the postprocessor, in pixels of the original image.
         kind: prompt kind.
         skeleton: keypoint definition.
 
@@ -650,7 +650,7 @@ def draw_result(
     mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     original_size = (original_height, original_width)
     image = F.interpolate((image * std + mean)[None], size=original_size, mode="bilinear")[0]
-    picture = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
     truth_keypoints = target["keypoints"][0] * torch.tensor([original_width, original_height, 1])
     truth_mask = F.interpolate(target["masks"][None].float(), size=original_size)[0, 0] > 0.5
@@ -668,7 +668,7 @@ def draw_result(
     caption = f": {target['caption']}" if kind == "text" else ""
     words = f"{kind}{caption}  (image id {target['image_id']}, score {result['scores'][best]:.2f})"
     return visualize.comparison(
-        picture, prediction, truth, skeleton.limbs, skeleton.flip_pairs, words, points
+        pixels, prediction, truth, skeleton.limbs, skeleton.flip_pairs, words, points
     )
 
 

@@ -125,11 +125,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="write predictions_{text,point,scribble}.json in COCO's results format",
     )
     evaluation.add_argument(
+        "--save_images",
         "--save_pictures",
         type=int,
         default=0,
         metavar="N",
-        help="draw prediction and ground truth of the first N samples into pictures/",
+        help="draw prediction and ground truth of the first N samples into images/",
     )
     return parser
 
@@ -255,7 +256,7 @@ def run(arguments: argparse.Namespace) -> None:
         kinds=tuple(cfg.eval_triggers),
         skeleton=SKELETONS[cfg.skeleton],
         save_predictions=arguments.save_predictions,
-        num_pictures=arguments.save_pictures,
+        num_images=arguments.save_images,
     )
     if arguments.eval:
         if start is None:

@@ -1,10 +1,10 @@
-"""One picture and one prompt: the referred person's keypoints and mask.
+"""One image and one prompt: the referred person's keypoints and mask.
 
     python predict.py --checkpoint outputs/checkpoint.pth --image street.jpg \
         --text "the woman on the left" --output woman.png
 
-Writes the picture with the person drawn in, and woman.json with the numbers.  Coordinates are
-(x, y) in pixels of the picture as a viewer shows it.
+Writes the image with the person drawn in, and woman.json with the numbers.  Coordinates are
+(x, y) in pixels of the image as a viewer shows it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from models.uniphd.predictor import DEFAULT_CHECKPOINT, Prediction, Predictor
 from util import visualize
 from util.command_line import run_program
 from util.config import Config, OptionsAction
-from util.images import load_picture
+from util.images import load_image
 from util.logging import write_json
 
 
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=str(DEFAULT_CHECKPOINT),
         help="a trained model, ours or published; default: the tiny model of this repository",
     )
-    parser.add_argument("--image", required=True, help="picture file")
+    parser.add_argument("--image", required=True, help="image file")
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--text", help="a sentence about the person")
     prompt.add_argument("--point", type=parse_point, metavar="X,Y", help="a click on the person")
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="points along a stroke over the person",
     )
     parser.add_argument(
-        "--output", default="prediction.png", help="picture to write; numbers go to a .json beside"
+        "--output", default="prediction.png", help="image to write; numbers go to a .json beside"
     )
     parser.add_argument("--device", help="cuda or cpu; by default cuda where there is one")
     parser.add_argument(
@@ -108,7 +108,7 @@ def to_json(prediction: Prediction, arguments: argparse.Namespace) -> dict[str, 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Predict, and write picture and numbers."""
+    """Predict, and write image and numbers."""
     output = Path(arguments.output)
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"--output {output}: expected a name that ends in .png or .jpg.")
@@ -119,14 +119,14 @@ def run(arguments: argparse.Namespace) -> None:
         config = Config.fromfile(arguments.config_file)
         config.merge_from_dict(arguments.options)
 
-    picture = load_picture(arguments.image)
+    image = load_image(arguments.image)
     predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device, config)
-    predictor.set_image(picture)
+    predictor.set_image(image)
     prediction = predictor.predict(arguments.text, arguments.point, arguments.scribble)
 
     points = arguments.scribble if arguments.point is None else [arguments.point]
     drawn = visualize.comparison(
-        picture,
+        image,
         visualize.Person(prediction.keypoints, prediction.mask, prediction.box),
         truth=None,
         limbs=COCO.limbs,

@@ -1,4 +1,4 @@
-"""Learn a few pictures of RefHuman by heart: the shortest proof that the real path learns.
+"""Learn a few images of RefHuman by heart: the shortest proof that the real path learns.
 
     python tools/make_subset.py --input data/RefHuman --output data/RefHuman_subset --max_side 192
     python main.py -c config/refhuman_subset.py --output_dir outputs/subset

@@ -48,7 +48,7 @@ focal_alpha = 0.25
 focal_gamma = 2.0
 
 # --- data --------------------------------------------------------------------------------------
-dataset = "refhuman"  # "refhuman" reads coco_path; "synthetic" draws pictures on the spot
+dataset = "refhuman"  # "refhuman" reads coco_path; "synthetic" draws images on the spot
 coco_path = "data/RefHuman"
 pad_divisor = 16
 eval_max_side = 640
@@ -57,18 +57,18 @@ train_max_side = 640
 crop_short_sides = [400, 500, 600]  # resize before the random crop
 crop_range = [384, 600]  # sides of the random crop
 flip_probability = 0.5
-augment = True  # False: evaluation's resize in training too (synthetic pictures: as drawn)
+augment = True  # False: evaluation's resize in training too (synthetic images: as drawn)
 drop_cropped_keypoints = False  # False: cropped-out keypoints move to the border, as published
-prompts_per_picture = 1  # training pairs of a picture that follow each other in the random order
+prompts_per_image = 1  # training pairs of an image that follow each other in the random order
 num_workers = 4
 synthetic = dict(  # only for dataset = "synthetic"; see datasets/synthetic.py
-    train_length=2000,  # pictures per epoch, new ones in every epoch
+    train_length=2000,  # images per epoch, new ones in every epoch
     val_length=200,
     image_size=[192, 192],  # height, width
     num_people=[1, 6],
-    difficulty=1.0,  # 0: clean pictures and plain captions; 1: everything
+    difficulty=1.0,  # 0: clean images and plain captions; 1: everything
     caption_kinds=None,
-    min_area=0.02,  # of the picture; smaller people are not referred to
+    min_area=0.02,  # of the image; smaller people are not referred to
     curriculum=[],
 )
 

@@ -1,4 +1,4 @@
-"""The tiny model for four minutes: easier pictures, enough to see every curve rise."""
+"""The tiny model for four minutes: easier images, enough to see every curve rise."""
 
 _base_ = "uniphd_tiny.py"
 

@@ -7,17 +7,17 @@ The architecture is the paper's, only smaller.  What differs in the training, an
   (`loss_weights.ce`).  Thirty times tells people apart sooner, which the quickstart needs, but
   costs exactness: 400 more steps of a trained model ended at a keypoint loss of 0.51 with a
   weight of 60, and of 0.46 with 10 (one run each).
-- The batch holds two prompts for every picture, for different people (`prompts_per_picture`): what
+- The batch holds two prompts for every image, for different people (`prompts_per_image`): what
   is common to the two samples cancels in the gradient of the class loss, what the prompts change
   remains.
 - With both, two people of different colours are told apart after 600 steps (scribble, point 93 %,
   text 69 % right; weights of 60 instead of 20: 95 %, 72 %).  Without the pairs, at a weight of 20,
   the class loss had not left its plateau by then.  The paper's weight was not tried with pairs.
 - Five groups: fewer duplicates of one person to be told apart before people are.  With three, poses
-  took longer in 400 steps.  (Each of these is one short run, judged on 100 pictures.)
+  took longer in 400 steps.  (Each of these is one short run, judged on 100 images.)
 - Everything starts from random weights, so there is one learning rate for all of it (1e-3 is no
   faster than 5e-4).
-- Easy and smaller pictures first (`synthetic.curriculum`).  A model that has seen one size only
+- Easy and smaller images first (`synthetic.curriculum`).  A model that has seen one size only
   knows that size only: after 23 epochs at 112 pixels scribbles found the right person always there,
   but no better than by chance at 128 pixels; seven epochs later they did so in 92 %.  In the end it
   knows both.
@@ -43,7 +43,7 @@ num_groups = 5
 # --- losses -----------------------------------------------------------------------------------
 loss_weights = dict(ce=20.0)
 
-# --- data: pictures drawn on the spot ---------------------------------------------------------
+# --- data: images drawn on the spot ---------------------------------------------------------
 dataset = "synthetic"
 synthetic = dict(
     train_length=3200,
@@ -57,8 +57,8 @@ synthetic = dict(
     ],
 )
 eval_max_side = 128
-augment = False  # every picture is new
-prompts_per_picture = 2
+augment = False  # every image is new
+prompts_per_image = 2
 num_workers = 1
 
 # --- training ---------------------------------------------------------------------------------

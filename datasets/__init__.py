@@ -80,9 +80,9 @@ def build_dataset(
             transform,
             training=training,
             length=lengths[split],
-            # Runs with different seeds are compared on the same pictures.
+            # Runs with different seeds are compared on the same images.
             seed=cfg.seed if training else 0,
-            prompts_per_picture=cfg.prompts_per_picture if training else 1,
+            prompts_per_image=cfg.prompts_per_image if training else 1,
             skeleton=skeleton,
             **settings,
         )
@@ -104,7 +104,7 @@ def build_loader(
     """
     if dataset.training:
         sampler = TrainingSampler(
-            dataset.picture_groups(), cfg.seed, rank, world_size, cfg.prompts_per_picture
+            dataset.image_groups(), cfg.seed, rank, world_size, cfg.prompts_per_image
         )
     else:
         sampler = EvaluationSampler(len(dataset), rank, world_size)

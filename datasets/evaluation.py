@@ -55,19 +55,19 @@ class Evaluator:
 
     The way of use: `update` with every batch, `synchronize` once, then `summarize` and
     `predictions`. Masks become run-length codes in `update`, so memory does not grow with the
-    pictures' pixels.
+    images' pixels.
 
     Args:
         ground_truth: COCO-style dict with `images` and `annotations`, one annotation per image
             entry, as from a data set's `ground_truth()`; not changed. An optional list `people`
-            holds all people of every picture (`file_name`, `bbox`, `area`, `keypoints`,
-            `person_id`); without it the people of a picture are the distinct annotations of all
+            holds all people of every image (`file_name`, `bbox`, `area`, `keypoints`,
+            `person_id`); without it the people of an image are the distinct annotations of all
             entries with its file_name.
         skeleton: keypoint definition.
 
     Raises:
         ValueError: an image entry does not have exactly one annotation, or its person is not among
-            the picture's people, or an entry of `people` is incomplete.
+            the image's people, or an entry of `people` is incomplete.
     """
 
     def __init__(self, ground_truth: Mapping[str, Any], skeleton: Skeleton = COCO) -> None:
@@ -90,11 +90,11 @@ class Evaluator:
         self._results: dict[int, dict[str, Any]] = {}
 
     def update(self, image_ids: Sequence[int], results: Sequence[Mapping[str, Tensor]]) -> None:
-        """Add the results of a batch. A picture given again replaces its earlier results.
+        """Add the results of a batch. An image given again replaces its earlier results.
 
         Args:
             image_ids: of the B samples.
-            results: B dicts of the postprocessor, in pixels of the original picture: scores [n],
+            results: B dicts of the postprocessor, in pixels of the original image: scores [n],
                 boxes [n, 4] xyxy, keypoints [n, K, 3] (x, y, confidence) and, where the model makes
                 masks, masks [n, height, width] bool.
 
@@ -109,7 +109,7 @@ class Evaluator:
             self._results[image_id] = self._compress(image_id, result)
 
     def synchronize(self) -> None:
-        """Give every process the results of all processes; each picture counts once."""
+        """Give every process the results of all processes; each image counts once."""
         merged: dict[int, dict[str, Any]] = {}
         for results in all_gather_object(self._results):
             merged.update(results)
@@ -119,15 +119,15 @@ class Evaluator:
         """Compute all metrics.
 
         Returns:
-            Fractions in [0, 1]; -1 where no picture is eligible, as in pycocotools:
+            Fractions in [0, 1]; -1 where no image is eligible, as in pycocotools:
 
             - `{keypoint,box,mask}_{ap,ap50,ap75,apm,apl}`: COCO average precision over all groups;
             - of the highest-scoring group: `pckh` (labelled keypoints within half the ear distance
-              of pictures with both ears labelled), `oiou` and `miou` (overall and mean IoU),
-              `precision@0.5` ... `precision@0.9` (share of pictures with at least that IoU),
-              `found` (share of pictures with OKS of at least 0.5, of those with a labelled
+              of images with both ears labelled), `oiou` and `miou` (overall and mean IoU),
+              `precision@0.5` ... `precision@0.9` (share of images with at least that IoU),
+              `found` (share of images with OKS of at least 0.5, of those with a labelled
               keypoint);
-            - `identity_accuracy`: among samples whose picture has at least two people with labelled
+            - `identity_accuracy`: among samples whose image has at least two people with labelled
               keypoints, how often the pose of the highest-scoring group is more similar (OKS) to
               the referred person than to any other; `identity_chance`, the mean of 1 / people
               there, and `identity_count`, the number of these samples;
@@ -162,7 +162,7 @@ class Evaluator:
         """All results in the COCO results format, ready for JSON.
 
         Returns:
-            One dict per picture and group: image_id, category_id, score, bbox [x, y, w, h],
+            One dict per image and group: image_id, category_id, score, bbox [x, y, w, h],
             keypoints [3K] and, with masks, segmentation (compressed RLE with text counts).
         """
         records = []
@@ -213,7 +213,7 @@ class Evaluator:
         return compressed
 
     def _best_group(self, image_id: int) -> int | None:
-        """Index of the highest-scoring group of a picture, None without any."""
+        """Index of the highest-scoring group of an image, None without any."""
         scores = self._results[image_id]["scores"]
         return int(scores.argmax()) if len(scores) else None
 
@@ -272,7 +272,7 @@ class Evaluator:
         }
 
     def _coco_detections(self, kind: str, image_id: int) -> list[dict[str, Any]]:
-        """A picture's groups as pycocotools wants them; areas as its `loadRes` sets them."""
+        """An image's groups as pycocotools wants them; areas as its `loadRes` sets them."""
         result = self._results[image_id]
         detections = []
         for i, score in enumerate(result["scores"].tolist()):
@@ -418,7 +418,7 @@ class Evaluator:
         return grouped
 
     def _find_referred(self, image_id: int) -> int | None:
-        """Index of the referred person among its picture's people; None without keypoints."""
+        """Index of the referred person among its image's people; None without keypoints."""
         annotation = self._annotations[image_id]
         if not (self._keypoints(annotation)[:, 2] > 0).any():
             return None
@@ -463,7 +463,7 @@ def format_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _same_person(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two descriptions inside a picture are of the same person."""
+    """Whether two descriptions inside an image are of the same person."""
     if "person_id" in first and "person_id" in second:
         return first["person_id"] == second["person_id"]
     return all(list(first[key]) == list(second[key]) for key in ("keypoints", "bbox"))

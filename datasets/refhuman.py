@@ -1,4 +1,4 @@
-"""RefHuman: annotation file -> samples of one picture, one person and their prompts."""
+"""RefHuman: annotation file -> samples of one image, one person and their prompts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from datasets.sample import Sample
 from datasets.scribble import NUM_POINTS
 from datasets.skeleton import COCO, Skeleton
 from datasets.transforms import normalize
-from util.images import load_picture
+from util.images import load_image
 from util.nested_tensor import NestedTensor
 
 PROMPT_KINDS = ("text", "point", "scribble")
@@ -53,13 +53,13 @@ def make_sample(
         skeleton: keypoint definition, K keypoints.
 
     Raises:
-        ValueError: picture and entry differ in size, or the polygons cannot be drawn.
+        ValueError: image and entry differ in size, or the polygons cannot be drawn.
     """
     height, width = image.shape[:2]
     name = f"image id {image_entry['id']}"
     if (height, width) != (image_entry["height"], image_entry["width"]):
         raise ValueError(
-            f"{name}: the picture is {width}x{height} pixels (width x height), its entry says "
+            f"{name}: the image is {width}x{height} pixels (width x height), its entry says "
             f"{image_entry['width']}x{image_entry['height']}."
         )
     x, y, box_width, box_height = annotation["bbox"]
@@ -108,8 +108,8 @@ def encode_segmentation(
 
     Args:
         segmentation: polygons [x0, y0, x1, y1, ...] in pixels, or a COCO RLE, compressed or not.
-        height: rows of the picture.
-        width: columns of the picture.
+        height: rows of the image.
+        width: columns of the image.
         name: what to call the segmentation's owner in an error.
 
     Returns:
@@ -144,7 +144,7 @@ def collate(samples: Sequence[Sample], divisor: int = 16) -> tuple[NestedTensor,
 
     Returns:
         NestedTensor of [B, 3, H, W] and the B target dicts. Padding is at the bottom and right, so
-        that pixel coordinates of a picture are pixel coordinates of the batch.
+        that pixel coordinates of an image are pixel coordinates of the batch.
     """
     images = NestedTensor.from_list([sample.image for sample in samples], divisor=divisor)
     return images, [sample.target for sample in samples]
@@ -153,7 +153,7 @@ def collate(samples: Sequence[Sample], divisor: int = 16) -> tuple[NestedTensor,
 class PromptedPersonDataset(Dataset[Sample]):
     """Common part of the data sets: a pair -> transforms -> finished sample.
 
-    Subclasses provide `__len__`, `load_pair`, `picture_groups` and `ground_truth`.
+    Subclasses provide `__len__`, `load_pair`, `image_groups` and `ground_truth`.
 
     Every random draw of a sample comes from the stream of (seed, epoch, index): the samples do not
     depend on the number of workers or processes, and no two samples share a stream.
@@ -184,11 +184,11 @@ class PromptedPersonDataset(Dataset[Sample]):
         raise NotImplementedError
 
     def load_pair(self, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
-        """Picture ([h, w, 3] uint8 RGB), image entry and annotation of pair `index`."""
+        """Image ([h, w, 3] uint8 RGB), image entry and annotation of pair `index`."""
         raise NotImplementedError
 
-    def picture_groups(self) -> list[Sequence[int]]:
-        """The pairs of each picture; every pair is in one group."""
+    def image_groups(self) -> list[Sequence[int]]:
+        """The pairs of each image; every pair is in one group."""
         raise NotImplementedError
 
     def ground_truth(self) -> dict[str, Any]:
@@ -226,10 +226,10 @@ class PromptedPersonDataset(Dataset[Sample]):
 
 
 class RefHuman(PromptedPersonDataset):
-    """RefHuman from its annotation file and picture folder.
+    """RefHuman from its annotation file and image folder.
 
     Args:
-        images_folder: folder of the pictures.
+        images_folder: folder of the images.
         annotation_file: `RefHuman_train.json`, `RefHuman_val.json` or a file of that form.
         transform: see `PromptedPersonDataset`.
         training: see `PromptedPersonDataset`.
@@ -238,7 +238,7 @@ class RefHuman(PromptedPersonDataset):
         skeleton: keypoint definition.
 
     Raises:
-        FileNotFoundError: folder, annotation file or pictures are missing.
+        FileNotFoundError: folder, annotation file or images are missing.
         ValueError: the annotation file is not in RefHuman's form, or lacks a prompt.
     """
 
@@ -258,7 +258,7 @@ class RefHuman(PromptedPersonDataset):
         self.annotation_file = Path(annotation_file)
         content = _read_annotation_file(self.annotation_file)
         pairs = pair_entries(content, str(annotation_file), tuple(prompts), skeleton)
-        _require_pictures(self.images_folder, {image["file_name"] for image, _ in pairs})
+        _require_images(self.images_folder, {image["file_name"] for image, _ in pairs})
         self._pairs = _PackedList(pairs)
         groups: dict[str, list[int]] = {}
         for index, (image, _) in enumerate(pairs):
@@ -274,14 +274,14 @@ class RefHuman(PromptedPersonDataset):
     def load_pair(self, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
         """Read pair `index`; see `PromptedPersonDataset.load_pair`."""
         image_entry, annotation = self._pairs[index]
-        image = load_picture(
+        image = load_image(
             self.images_folder / image_entry["file_name"],
             size=(image_entry["height"], image_entry["width"]),
         )
         return image, image_entry, annotation
 
-    def picture_groups(self) -> list[Sequence[int]]:
-        """See `PromptedPersonDataset.picture_groups`."""
+    def image_groups(self) -> list[Sequence[int]]:
+        """See `PromptedPersonDataset.image_groups`."""
         return self._groups
 
     def ground_truth(self) -> dict[str, Any]:
@@ -459,10 +459,10 @@ def _read_annotation_file(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON ({error}); fetch it again.") from error
 
 
-def _require_pictures(folder: Path, file_names: set[str]) -> None:
+def _require_images(folder: Path, file_names: set[str]) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"Picture folder {folder} does not exist; set coco_path to the folder that holds "
+            f"Image folder {folder} does not exist; set coco_path to the folder that holds "
             f"images/, RefHuman_train.json and RefHuman_val.json."
         )
     # One listing instead of a look-up per file: folders of this size often lie on network disks.
@@ -472,8 +472,8 @@ def _require_pictures(folder: Path, file_names: set[str]) -> None:
     )
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of {len(file_names)} pictures are missing in {folder}, among them "
-            f"{', '.join(missing[:3])}; copy the COCO pictures there."
+            f"{len(missing)} of {len(file_names)} images are missing in {folder}, among them "
+            f"{', '.join(missing[:3])}; copy the COCO images there."
         )
 
 

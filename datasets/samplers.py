@@ -19,16 +19,16 @@ class TrainingSampler(Sampler[int]):
     processes read equally many: where the data set does not divide evenly, the first samples of the
     order are read once more.
 
-    With `together` above 1, up to that many pairs of one picture follow each other. A batch then
-    asks for different people of the same picture: what its samples do not share is the prompt, so
+    With `together` above 1, up to that many pairs of one image follow each other. A batch then
+    asks for different people of the same image: what its samples do not share is the prompt, so
     that the gradient says more about who is meant.
 
     Args:
-        groups: the samples of each picture; together every sample once.
+        groups: the samples of each image; together every sample once.
         seed: not negative.
         rank: number of this process.
         world_size: number of processes.
-        together: how many samples of a picture follow each other, at least 1.
+        together: how many samples of an image follow each other, at least 1.
 
     Raises:
         ValueError: `together` is below 1.
@@ -43,7 +43,7 @@ class TrainingSampler(Sampler[int]):
         together: int = 1,
     ) -> None:
         if together < 1:
-            raise ValueError(f"prompts_per_picture has to be at least 1, got {together}.")
+            raise ValueError(f"prompts_per_image has to be at least 1, got {together}.")
         self.groups = groups
         self.seed = seed
         self.rank = rank

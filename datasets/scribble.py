@@ -60,7 +60,7 @@ def draw_scribble(mask: np.ndarray, generator: np.random.Generator) -> np.ndarra
     left, top, width, height = cv2.boundingRect(mask)
     if width == 0:
         raise ValueError("a scribble needs a mask with at least one pixel inside, got an empty one")
-    # One pixel of background around the box, so that the picture's border erodes as well.
+    # One pixel of background around the box, so that the image's border erodes as well.
     inside = np.zeros((height + 2, width + 2), dtype=np.uint8)
     inside[1:-1, 1:-1] = mask[top : top + height, left : left + width]
     origin = np.array((left - 1, top - 1))

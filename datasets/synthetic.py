@@ -1,8 +1,8 @@
-"""The embedded data set: pictures of articulated people with captions, made on the spot.
+"""The embedded data set: images of articulated people with captions, made on the spot.
 
-`SceneGenerator` makes scenes: a picture, everybody in it, and for each person who can be referred
+`SceneGenerator` makes scenes: an image, everybody in it, and for each person who can be referred
 to captions and scribbles.  `SyntheticRefHuman` is the data set over it, in RefHuman's own form, one
-fresh picture per sample and epoch; `tools/make_synthetic.py` writes scenes to a RefHuman folder.
+fresh image per sample and epoch; `tools/make_synthetic.py` writes scenes to a RefHuman folder.
 
 Who the people are is in `datasets/synthetic_people.py`, how they are drawn in
 `datasets/synthetic_drawing.py`, what is said about them in `datasets/synthetic_captions.py`.
@@ -60,7 +60,7 @@ _PEOPLE_STREAM, _BACKGROUND_STREAM, _LIGHT_STREAM, _CAPTION_STREAM, _SCRIBBLE_ST
 
 
 class Scene:
-    """A picture and everybody in it.
+    """An image and everybody in it.
 
     Attributes:
         image: [h, w, 3] uint8 RGB.
@@ -121,12 +121,12 @@ class SceneGenerator:
             left out, so crowded scenes may have fewer.
         difficulty: in [0, 1].  With 0: plain pale backgrounds, adults of about equal size side by
             side who stand, walk or sit and face the viewer, everybody in another colour, clean
-            pictures, short captions.  With 1: cluttered backgrounds, things in front, people who
+            images, short captions.  With 1: cluttered backgrounds, things in front, people who
             hide each other and share colours, all actions, backs and profiles, children, light,
             blur and noise, and captions with paraphrases, relations and several claims.
         caption_kinds: restricts captions to these of `synthetic_captions.KINDS`; None: all that
             the difficulty has.
-        min_area: people smaller than this share of the picture are in it, but no prompt means them.
+        min_area: people smaller than this share of the image are in it, but no prompt means them.
 
     Raises:
         ValueError: naming the setting, what was expected and what came.
@@ -246,7 +246,7 @@ class SceneGenerator:
     def pair(
         self, index: int, turn: int = 0, turns: int = 1
     ) -> tuple[np.ndarray, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-        """One picture, one person, one caption, in RefHuman's form.
+        """One image, one person, one caption, in RefHuman's form.
 
         In the "val" split every other pair has a held-out caption if one can be found.
 
@@ -257,8 +257,8 @@ class SceneGenerator:
             turns: how many turns every scene has; ids count all of them.
 
         Returns:
-            The picture [h, w, 3] uint8 RGB, the image entry, its annotation, and the entries of
-            all people of the picture.  The segmentation is a COCO RLE.
+            The image [h, w, 3] uint8 RGB, the image entry, its annotation, and the entries of
+            all people of the image.  The segmentation is a COCO RLE.
 
         Raises:
             ValueError: many scenes in a row have nobody to refer to.
@@ -372,7 +372,7 @@ def scene_pairs(
 
 
 def people_entries(scene: Scene, file_name: str) -> list[dict[str, Any]]:
-    """Entries of everybody in the picture, for the list "people" of an annotation file."""
+    """Entries of everybody in the image, for the list "people" of an annotation file."""
     return [
         {"file_name": file_name, "person_id": person.index, **_shape_entry(person)}
         for person in scene.people
@@ -435,7 +435,7 @@ def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
 
 @dataclass
 class _Draft:
-    """A person before the picture is drawn."""
+    """A person before the image is drawn."""
 
     appearance: Appearance
     pose: Pose
@@ -446,7 +446,7 @@ class _Draft:
 
 
 _WIDTHS = {"running": 0.52, "kicking": 0.55, "bending": 0.5, "walking": 0.4}
-"""Room that an action takes in the picture, in standing heights."""
+"""Room that an action takes in the image, in standing heights."""
 
 
 def _draw_people(
@@ -471,7 +471,7 @@ def _draw_people(
         scale *= 0.72 if look.is_child else 1.0
         scale = max(scale, 0.36 * height)
         y = height * (0.965 - 0.2 * depth)
-        y = max(y, min(0.965 * height, scale * 1.02))  # heads stay in the picture
+        y = max(y, min(0.965 * height, scale * 1.02))  # heads stay in the image
         room = _WIDTHS.get(pose.action, 0.34) * scale
         margin = min(0.5 * room * (1 - 0.5 * difficulty * generator.random()), 0.45 * width)
         best, best_overlap = 0.0, np.inf
@@ -566,9 +566,9 @@ def _read_keypoints(painter: drawing.PersonPainter, labels: np.ndarray) -> np.nd
 
 
 class SyntheticRefHuman(PromptedPersonDataset):
-    """RefHuman's task on pictures that are drawn when they are asked for.
+    """RefHuman's task on images that are drawn when they are asked for.
 
-    In training the pictures are new in every epoch, each with `prompts_per_picture` samples that
+    In training the images are new in every epoch, each with `prompts_per_image` samples that
     follow each other.  In evaluation sample i is pair i of the "val" split in every epoch.
 
     Args:
@@ -579,7 +579,7 @@ class SyntheticRefHuman(PromptedPersonDataset):
         curriculum: stages for training, in order: each a mapping with "until_epoch" and any of the
             settings of the line above, which replace the given ones in the epochs (from 0) below
             "until_epoch".  After the last stage the given settings hold.
-        prompts_per_picture: samples of a picture, for different people as far as there are.
+        prompts_per_image: samples of an image, for different people as far as there are.
         seed: of the random streams, not negative.
         skeleton: has to be COCO's.
 
@@ -599,7 +599,7 @@ class SyntheticRefHuman(PromptedPersonDataset):
         caption_kinds: Sequence[str] | None = None,
         min_area: float = 0.02,
         curriculum: Sequence[Mapping[str, Any]] = (),
-        prompts_per_picture: int = 1,
+        prompts_per_image: int = 1,
         seed: int = 0,
         skeleton: Skeleton = COCO,
     ) -> None:
@@ -608,10 +608,10 @@ class SyntheticRefHuman(PromptedPersonDataset):
             raise ValueError("the synthetic data set has COCO's 17 keypoints only")
         if length < 1:
             raise ValueError(f"length has to be at least 1, got {length}")
-        if prompts_per_picture < 1:
-            raise ValueError(f"prompts_per_picture has to be at least 1, got {prompts_per_picture}")
+        if prompts_per_image < 1:
+            raise ValueError(f"prompts_per_image has to be at least 1, got {prompts_per_image}")
         self.length = length
-        self.prompts_per_picture = prompts_per_picture
+        self.prompts_per_image = prompts_per_image
         split = "train" if training else "val"
         settings = dict(
             image_size=image_size,
@@ -651,15 +651,15 @@ class SyntheticRefHuman(PromptedPersonDataset):
         image, entry, record, _ = self._pair(index)
         return image, entry, record
 
-    def picture_groups(self) -> list[Sequence[int]]:
-        """See `PromptedPersonDataset.picture_groups`."""
-        step = self.prompts_per_picture
+    def image_groups(self) -> list[Sequence[int]]:
+        """See `PromptedPersonDataset.image_groups`."""
+        step = self.prompts_per_image
         return [range(i, min(i + step, self.length)) for i in range(0, self.length, step)]
 
     def _pair(
         self, index: int
     ) -> tuple[np.ndarray, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-        turns = self.prompts_per_picture
+        turns = self.prompts_per_image
         scenes = -(-self.length // turns)
         first = self.epoch * scenes if self.training else 0
         return self.generator.pair(first + index // turns, index % turns, turns)
@@ -678,7 +678,7 @@ class SyntheticRefHuman(PromptedPersonDataset):
             _, entry, record, people = self._pair(index)
             content["images"].append(entry)
             content["annotations"].append(record)
-            if index % self.prompts_per_picture == 0:
+            if index % self.prompts_per_image == 0:
                 content["people"] += people
         if not self.training:
             self._ground_truth = content

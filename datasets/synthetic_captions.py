@@ -1,11 +1,11 @@
-"""Sentences that point out exactly one person of a synthetic picture.
+"""Sentences that point out exactly one person of a synthetic image.
 
-A sentence is built of claims.  A claim knows for which people of the picture it holds, as a set of
+A sentence is built of claims.  A claim knows for which people of the image it holds, as a set of
 bits, so the claims of a sentence are true of exactly one person where the intersection of their
 sets has one bit left.  "Holds" is read generously for everybody else and strictly for the person
 who is meant: a person who could be taken for the meant one makes the sentence ambiguous.
 
-Left and right are always the viewer's.  A mirrored picture with "left" and "right" exchanged
+Left and right are always the viewer's.  A mirrored image with "left" and "right" exchanged
 in the caption is therefore as true as before.
 """
 
@@ -58,7 +58,7 @@ HELD_OUT_COMBINATIONS: frozenset[tuple[str, str]] = frozenset(
 )
 """(colour, what has it) that no caption of the training split mentions together.
 
-The pictures show them in both splits, and every word is learnt from other combinations: whether a
+The images show them in both splits, and every word is learnt from other combinations: whether a
 model understands the held-out ones tells if it has learnt words or sentences.
 """
 
@@ -273,10 +273,10 @@ class Describer:
     """Finds captions for the people of one scene.
 
     Args:
-        people: everybody in the picture.
-        width, height: of the picture in pixels.
+        people: everybody in the image.
+        width, height: of the image in pixels.
         difficulty: in [0, 1].  With 0, captions are short, use plain words and speak of clothes,
-            actions or the place in the picture; with 1, paraphrases are as frequent as plain words
+            actions or the place in the image; with 1, paraphrases are as frequent as plain words
             and every other caption is a relation or a mixture.
         kinds: restricts the captions to these KINDS.
         training: True leaves out sentences with held-out combinations.
@@ -700,7 +700,7 @@ class Describer:
 
     @staticmethod
     def _pointing_side(person: ScenePerson) -> str:
-        """The side of the picture that a pointing arm points to."""
+        """The side of the image that a pointing arm points to."""
         faces_viewer = person.pose.facing == "viewer"
         return "right" if (person.pose.active_side == 1) == faces_viewer else "left"
 
@@ -744,7 +744,7 @@ class Describer:
             ]
 
             def share(other: ScenePerson, side: str = side) -> float:
-                """How far from that side of the picture, of its width."""
+                """How far from that side of the image, of its width."""
                 from_left = other.centre_x / self.width
                 return from_left if side == "left" else 1 - from_left
 
@@ -755,7 +755,7 @@ class Describer:
                     (f"on the {side}", "after", False, holds),
                     (f"on the {side} side", "after", False, holds),
                     (f"at the {side}", "after", False, holds),
-                    (f"on the {side} half of the picture", "after", False, holds),
+                    (f"on the {side} half of the image", "after", False, holds),
                 ]
         steps = [centres[i + 1] - centres[i] for i in range(count - 1)]
         if count >= 3 and apart:

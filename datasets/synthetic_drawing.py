@@ -75,7 +75,7 @@ class Shape:
 
 
 def draw_shapes(canvas: np.ndarray, labels: np.ndarray, shapes: Sequence[Shape]) -> None:
-    """Draws shapes in order, onto the picture [h, w, 3] and the label map [h, w], in place."""
+    """Draws shapes in order, onto the image [h, w, 3] and the label map [h, w], in place."""
     for shape in shapes:
         corners = _fixed(shape.corners)
         cv2.fillConvexPoly(canvas, corners, shape.rgb, cv2.LINE_AA, _SHIFT)
@@ -729,7 +729,7 @@ BACKGROUNDS = ("plain", "outdoors", "room", "street", "abstract")
 def draw_background(
     generator: np.random.Generator, height: int, width: int, horizon: float, difficulty: float
 ) -> np.ndarray:
-    """A picture [height, width, 3] uint8 without people.
+    """An image [height, width, 3] uint8 without people.
 
     Args:
         generator: source of randomness.
@@ -838,7 +838,7 @@ def _paint_room(generator, canvas, horizon, difficulty) -> None:
             _box(canvas, x, y, x + w, y + h, (244, 244, 240))
             _box(canvas, x + 2, y + 2, x + w - 2, y + h - 2, (176, 208, 232))
             _box(canvas, x + w / 2 - 1, y, x + w / 2 + 1, y + h, (244, 244, 240))
-        elif kind == 1:  # picture
+        elif kind == 1:  # image
             y, h = generator.uniform(0.1, 0.4) * horizon, generator.uniform(0.15, 0.35) * horizon
             _box(canvas, x, y, x + w, y + h, _shade(rgb, 0.5))
             _box(canvas, x + 2, y + 2, x + w - 2, y + h - 2, _blend(rgb, (255, 255, 255), 0.5))
@@ -952,7 +952,7 @@ def draw_shadows(
     scales: Sequence[float],
     strength: float,
 ) -> np.ndarray:
-    """The picture with soft shadows on the ground below people."""
+    """The image with soft shadows on the ground below people."""
     height, width = canvas.shape[:2]
     shadow = np.zeros((height, width), dtype=np.uint8)
     for (x, y), scale in zip(feet, scales, strict=True):
@@ -968,8 +968,8 @@ def light_and_noise(
 ) -> np.ndarray:
     """The photograph of the scene: light from one side, a tint, blur and sensor noise.
 
-    With difficulty 0 the picture stays as drawn; with 1 brightness varies by up to 35 % over the
-    picture and 15 % as a whole, channels by 8 %, blur up to a sigma of 0.9 pixels (at a height of
+    With difficulty 0 the image stays as drawn; with 1 brightness varies by up to 35 % over the
+    image and 15 % as a whole, channels by 8 %, blur up to a sigma of 0.9 pixels (at a height of
     192) and noise up to a standard deviation of 9 levels.
     """
     if difficulty <= 0:
@@ -981,11 +981,11 @@ def light_and_noise(
     rows = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
     columns = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None]
     light = (gain + np.float32(slope[0]) * rows + np.float32(slope[1]) * columns).astype(np.float32)
-    picture = canvas * light[:, :, None] * tint.astype(np.float32)
+    image = canvas * light[:, :, None] * tint.astype(np.float32)
     if generator.random() < 0.4 * difficulty:
         sigma = generator.uniform(0.3, 0.9) * height / 192
-        picture = cv2.GaussianBlur(picture, (0, 0), sigma)
+        image = cv2.GaussianBlur(image, (0, 0), sigma)
     level = generator.uniform(0, 9) * difficulty
     if level > 0.5:
-        picture += generator.standard_normal(picture.shape, dtype=np.float32) * np.float32(level)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        image += generator.standard_normal(image.shape, dtype=np.float32) * np.float32(level)
+    return np.clip(image, 0, 255).astype(np.uint8)

@@ -586,12 +586,12 @@ def build_body(appearance: Appearance, pose: Pose, camera_pitch: float) -> Body:
     )
 
 
-# --- a person of a finished picture --------------------------------------------------------------
+# --- a person of a finished image --------------------------------------------------------------
 
 
 @dataclass
 class ScenePerson:
-    """A person as seen in a finished picture.
+    """A person as seen in a finished image.
 
     Pixel coordinates are continuous: pixel column i covers x from i to i + 1.
 
@@ -600,7 +600,7 @@ class ScenePerson:
         appearance, pose: what the person looks like and does.
         scale: standing height in pixels.
         foot: (x, y) pixels of the ground below the pelvis; the larger y, the nearer.
-        keypoints: [17, 3] float32: x, y in pixels, visibility 0 (outside of the picture or on the
+        keypoints: [17, 3] float32: x, y in pixels, visibility 0 (outside of the image or on the
             far side of the head; x = y = 0), 1 (hidden) or 2 (visible).
         mask: [h, w] bool, what can be seen of the person.
         box: (x, y, width, height) of the mask in pixels.

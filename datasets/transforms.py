@@ -1,7 +1,7 @@
 """Augmentation of raw samples (Appendix A.2), on torchvision's v2 functions and tv_tensors.
 
 Every function takes a raw `Sample` and returns a new one; nothing is changed in place. All random
-draws come from the generator that is passed in. Pixel i of a picture has the coordinate i, as in
+draws come from the generator that is passed in. Pixel i of an image has the coordinate i, as in
 COCO's keypoints; a flip therefore maps x to width - 1 - x, and edges of boxes to width - x.
 """
 
@@ -30,7 +30,7 @@ _SIDE_WORD = re.compile(r"\b(left|right)(?=(?:most|hand|handed|wards?)?\b)", re.
 
 
 class EvaluationTransform:
-    """Resize a picture to a given longer side.
+    """Resize an image to a given longer side.
 
     Args:
         max_side: longer side in pixels.
@@ -53,7 +53,7 @@ def keep_size(sample: Sample, generator: np.random.Generator | None = None) -> S
 class TrainingTransform:
     """The paper's augmentation: flip, then resize, or resize, crop and resize.
 
-    Sides of the crop that the picture does not have shrink to the picture's.
+    Sides of the crop that the image does not have shrink to the image's.
 
     Args:
         short_sides: shorter sides of the final resize, in pixels; one is drawn.
@@ -142,7 +142,7 @@ def size_for_shorter_side(
 
 
 def horizontal_flip(sample: Sample, skeleton: Skeleton = COCO) -> Sample:
-    """Mirror the picture, and with it the sides of the keypoints and of the caption's words."""
+    """Mirror the image, and with it the sides of the keypoints and of the caption's words."""
     image, target = _apply(F.horizontal_flip, sample)
     permutation = list(skeleton.flip_permutation)
     target["keypoints"] = tv_tensors.wrap(
@@ -168,7 +168,7 @@ def swap_sides(caption: str) -> str:
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
-    """Resize the picture to (height, width) pixels: antialiased bilinear, masks nearest."""
+    """Resize the image to (height, width) pixels: antialiased bilinear, masks nearest."""
     old_height, old_width = sample.image.shape[-2:]
     if (old_height, old_width) == (height, width):
         return sample
@@ -186,7 +186,7 @@ def crop(
     generator: np.random.Generator,
     drop_keypoints: bool = False,
 ) -> Sample | None:
-    """Cut out a part of the picture.
+    """Cut out a part of the image.
 
     The area shrinks by the same factor as the mask. Where scribble points are left outside the
     mask, a new scribble is drawn inside it; if the mask keeps too few pixels for that, the points
@@ -196,8 +196,8 @@ def crop(
         sample: raw sample.
         top: first row.
         left: first column.
-        height: rows, inside the picture.
-        width: columns, inside the picture.
+        height: rows, inside the image.
+        width: columns, inside the image.
         generator: for the new scribble.
         drop_keypoints: keypoints outside become unlabelled; otherwise they stay labelled. Either
             way they move to the border.
@@ -231,9 +231,9 @@ def _scribble_inside(
 ) -> np.ndarray:
     """The scribble [12, 2], or a new one where points are not on the (non-empty) mask [h, w]."""
     columns, rows = np.rint(points).astype(np.int64).T
-    in_picture = (columns >= 0) & (rows >= 0) & (columns < mask.shape[1]) & (rows < mask.shape[0])
-    on_mask = in_picture.copy()
-    on_mask[in_picture] = mask[rows[in_picture], columns[in_picture]]
+    in_image = (columns >= 0) & (rows >= 0) & (columns < mask.shape[1]) & (rows < mask.shape[0])
+    on_mask = in_image.copy()
+    on_mask[in_image] = mask[rows[in_image], columns[in_image]]
     if on_mask.all():
         return points
     if np.count_nonzero(mask) > MIN_MASK_FOR_SCRIBBLE:
@@ -267,7 +267,7 @@ def normalize(sample: Sample) -> Sample:
 def _apply(
     function: Callable[..., torch.Tensor], sample: Sample, **arguments: Any
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Apply a v2 function to the picture and to every target that follows its geometry."""
+    """Apply a v2 function to the image and to every target that follows its geometry."""
     target = {
         key: function(value, **arguments) if isinstance(value, tv_tensors.TVTensor) else value
         for key, value in sample.target.items()

@@ -9,23 +9,23 @@ install_into_venv requirements.txt
 trained=weights/uniphd_tiny.safetensors
 
 echo
-echo "== The trained tiny model on pictures it has never seen: a sentence, a scribble or a click =="
+echo "== The trained tiny model on images it has never seen: a sentence, a scribble or a click =="
 "$PYTHON" main.py -c config/uniphd_tiny.py --eval --eval_trigger all --resume "$trained" \
-    --output_dir "$output/trained" --save_pictures 8
-"$PYTHON" tools/contact_sheet.py --pictures "$output/trained/pictures" --side 200 --rows 8 \
+    --output_dir "$output/trained" --save_images 8
+"$PYTHON" tools/contact_sheet.py --images "$output/trained/images" --side 200 --rows 8 \
     --output "$output/trained.png"
 
 echo
-echo "== A new one, on easier pictures: before training =="
+echo "== A new one, on easier images: before training =="
 "$PYTHON" main.py -c config/uniphd_quickstart.py --eval --eval_trigger all \
     --output_dir "$output/untrained"
 
 echo
 echo "== Training, about four minutes =="
-"$PYTHON" main.py -c config/uniphd_quickstart.py --output_dir "$output" --save_pictures 8 \
+"$PYTHON" main.py -c config/uniphd_quickstart.py --output_dir "$output" --save_images 8 \
     --resume auto
 "$PYTHON" tools/plot_log.py "$output"
-"$PYTHON" tools/contact_sheet.py --pictures "$output/pictures" --side 200 --rows 8 \
+"$PYTHON" tools/contact_sheet.py --images "$output/images" --side 200 --rows 8 \
     --output "$output/new.png"
 
 echo

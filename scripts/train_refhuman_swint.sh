@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The paper's training (Appendix A.2): Swin-T on RefHuman, 16 pictures per step in all.
+# The paper's training (Appendix A.2): Swin-T on RefHuman, 16 images per step in all.
 #   bash scripts/train_refhuman_swint.sh [RefHuman folder] [GPUs] [further flags of main.py]
 # Started again, it continues after the last finished epoch.
 set -euo pipefail
@@ -8,7 +8,7 @@ gpus="${2:-4}"
 shift "$(($# < 2 ? $# : 2))"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 if ! [[ "$gpus" =~ ^(1|2|4|8|16)$ ]]; then
-    echo "error: 16 pictures per step do not divide among '$gpus' GPUs; use 1, 2, 4, 8 or 16." >&2
+    echo "error: 16 images per step do not divide among '$gpus' GPUs; use 1, 2, 4, 8 or 16." >&2
     exit 2
 fi
 

@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: small data sets with generated pictures."""
+"""Fixtures shared by the tests: small data sets with generated images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Offsets of the 17 COCO keypoints inside a person's box, (x, y) as fractions of its size. The
-# picture shows the person from the front: its left side is on the right.
+# image shows the person from the front: its left side is on the right.
 POSE = np.array(
     [
         (0.50, 0.12),
@@ -75,13 +75,13 @@ def write_refhuman(
     size: tuple[int, int] = (96, 128),
     change: Callable[[dict[str, Any], str], None] | None = None,
 ) -> Path:
-    """Write a small valid RefHuman folder: noise pictures, each with two people as bright boxes.
+    """Write a small valid RefHuman folder: noise images, each with two people as bright boxes.
 
     Args:
         folder: where to; made if needed.
-        pairs: number of image-prompt pairs per split, default 6 and 5. Two pairs share a picture
+        pairs: number of image-prompt pairs per split, default 6 and 5. Two pairs share an image
             and refer to its two people.
-        size: (height, width) of the pictures in pixels.
+        size: (height, width) of the images in pixels.
         change: called with (annotation content, split) before it is written, to break or vary it.
 
     Returns:
@@ -98,8 +98,8 @@ def write_refhuman(
         }
         generator = np.random.default_rng(split_number)
         for i in range(count):
-            picture, side = divmod(i, 2)
-            file_name = f"{split}_{picture:03d}.jpg"
+            image, side = divmod(i, 2)
+            file_name = f"{split}_{image:03d}.jpg"
             boxes = [
                 (width * (0.06 + 0.5 * s), height * 0.1, width * 0.36, height * 0.8) for s in (0, 1)
             ]
@@ -117,7 +117,7 @@ def write_refhuman(
                     "caption": f"the person on the {('left', 'right')[side]} side",
                 }
             )
-            content["annotations"].append(person_annotation(boxes[side], i + 1, picture * 2 + side))
+            content["annotations"].append(person_annotation(boxes[side], i + 1, image * 2 + side))
         if change is not None:
             change(content, split)
         (folder / f"RefHuman_{split}.json").write_text(json.dumps(content))

@@ -84,7 +84,7 @@ def small_model(folder: Path, **changes: object):
 
 
 def random_images(sizes=SIZES) -> list[torch.Tensor]:
-    """Pictures [3, h, w]."""
+    """Images [3, h, w]."""
     generator = torch.Generator().manual_seed(3)
     return [torch.randn(3, *size, generator=generator) for size in sizes]
 
@@ -95,7 +95,7 @@ def random_batch(sizes=SIZES) -> NestedTensor:
 
 
 def all_prompts(sizes=SIZES) -> dict:
-    """One prompt of every kind for the pictures."""
+    """One prompt of every kind for the images."""
     generator = torch.Generator().manual_seed(4)
     scale = torch.tensor([[width - 1.0, height - 1.0] for height, width in sizes])
     points = torch.rand(len(sizes), 12, 2, generator=generator) * scale[:, None]
@@ -107,7 +107,7 @@ def all_prompts(sizes=SIZES) -> dict:
 
 
 def random_targets(sizes=SIZES) -> list[dict]:
-    """One person per picture."""
+    """One person per image."""
     generator = torch.Generator().manual_seed(5)
     targets = []
     for index, (height, width) in enumerate(sizes):

@@ -232,7 +232,7 @@ def test_a_bad_loss_stops_and_the_last_checkpoint_stays(tmp_path):
             resume=checkpoint.load(tmp_path / "checkpoint.pth"),
         )
     message = str(error.value)
-    # Order of the second epoch: the picture's iteration follows from the sampler.
+    # Order of the second epoch: the image's iteration follows from the sampler.
     loader = toy_loader(9, True, 2)
     loader.sampler.set_epoch(1)
     order = list(loader.sampler)
@@ -354,7 +354,7 @@ def test_metrics_do_not_depend_on_processes_or_batches(two_processes, tmp_path):
 # --- evaluation ----------------------------------------------------------------------------------
 
 
-def test_evaluation_writes_predictions_and_pictures_and_restores_the_mode(tmp_path):
+def test_evaluation_writes_predictions_and_images_and_restores_the_mode(tmp_path):
     torch.manual_seed(5)
     model = ToyModel()
     evaluation = toy_evaluation(kinds=("text", "point"))
@@ -363,14 +363,14 @@ def test_evaluation_writes_predictions_and_pictures_and_restores_the_mode(tmp_pa
         evaluation.ground_truth,
         evaluation.kinds,
         save_predictions=True,
-        num_pictures=3,
+        num_images=3,
     )
     model.train()
     metrics = engine.evaluate_all(model, ToyPostProcess(), evaluation, CPU, tmp_path)
     assert model.training
     assert list(metrics) == ["text", "point"]
-    pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    assert pictures == [f"{i:05d}_{i + 1}_{k}.png" for i in range(3) for k in ("point", "text")]
+    images = sorted(path.name for path in (tmp_path / "images").iterdir())
+    assert images == [f"{i:05d}_{i + 1}_{k}.png" for i in range(3) for k in ("point", "text")]
     predictions = json.loads((tmp_path / "predictions_text.json").read_text())
     assert len(predictions) == 10
     assert {len(prediction["keypoints"]) for prediction in predictions} == {51}

@@ -95,7 +95,7 @@ def test_perfect_predictions():
     for key in ("oiou", "miou", "precision@0.5", "precision@0.9", "found"):
         assert summary[key] == 1.0, key
     assert summary["num_samples"] == 4
-    # 80 x 80 = 6400 square pixels is "medium"; nobody is large, nobody shares a picture.
+    # 80 x 80 = 6400 square pixels is "medium"; nobody is large, nobody shares an image.
     assert summary["box_apl"] == summary["identity_accuracy"] == -1
     assert summary["identity_count"] == 0
 

@@ -18,7 +18,7 @@ from models.uniphd.predictor import Predictor
 from util import checkpoint
 
 PATH = REPOSITORY / "weights" / "uniphd_tiny.safetensors"
-NUM_PICTURES = 24
+NUM_IMAGES = 24
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,12 @@ def predictor():
 
 
 @pytest.fixture(scope="module")
-def easy_pictures():
+def easy_images():
     """Two people of different colours, never seen in training."""
     return SyntheticRefHuman(
         EvaluationTransform(128),
         training=False,
-        length=NUM_PICTURES,
+        length=NUM_IMAGES,
         image_size=(128, 128),
         num_people=(2, 2),
         difficulty=0.0,
@@ -48,10 +48,10 @@ def test_it_is_small_and_knows_its_settings():
 
 
 @pytest.mark.parametrize(("kind", "identity"), [("scribble", 0.95), ("point", 0.95), ("text", 0.8)])
-def test_it_finds_the_right_person(predictor, easy_pictures, kind, identity):
-    evaluator = Evaluator(easy_pictures.ground_truth())
-    for index in range(NUM_PICTURES):
-        image, entry, annotation = easy_pictures.load_pair(index)
+def test_it_finds_the_right_person(predictor, easy_images, kind, identity):
+    evaluator = Evaluator(easy_images.ground_truth())
+    for index in range(NUM_IMAGES):
+        image, entry, annotation = easy_images.load_pair(index)
         predictor.set_image(image)
         scribble = torch.tensor(annotation["scribble"]).float().reshape(-1, 12, 2)[0]
         prompt = {
@@ -75,10 +75,10 @@ def test_it_finds_the_right_person(predictor, easy_pictures, kind, identity):
     assert metrics["keypoint_ap"] >= 0.75
 
 
-def test_it_is_the_default_of_predict(easy_pictures, tmp_path):
-    image, entry, _ = easy_pictures.load_pair(0)
-    Image.fromarray(image).save(tmp_path / "picture.png")
-    command = [sys.executable, str(REPOSITORY / "predict.py"), "--image", "picture.png"]
+def test_it_is_the_default_of_predict(easy_images, tmp_path):
+    image, entry, _ = easy_images.load_pair(0)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    command = [sys.executable, str(REPOSITORY / "predict.py"), "--image", "image.png"]
     subprocess.run(
         [*command, "--text", entry["caption"], "--output", "found.png"], cwd=tmp_path, check=True
     )

@@ -152,14 +152,14 @@ def test_evaluation_of_the_checkpoint_repeats_the_metrics(trained, tmp_path, cap
     common, output = trained
     status = main.main(
         [*common, "--eval", "--resume", str(output / "checkpoint.pth"), "--output_dir",
-         str(tmp_path), "--eval_trigger", "scribble", "--save_predictions", "--save_pictures", "2",
+         str(tmp_path), "--eval_trigger", "scribble", "--save_predictions", "--save_images", "2",
          "--options", *SMALL]
     )  # fmt: skip
     assert status == 0
     assert "keypoint AP" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "eval.json").read_text())
     assert metrics == {"scribble": json.loads((output / "eval.json").read_text())["scribble"]}
-    assert len(list((tmp_path / "pictures").iterdir())) == 2
+    assert len(list((tmp_path / "images").iterdir())) == 2
     assert len(json.loads((tmp_path / "predictions_scribble.json").read_text())) == 5 * 4
     assert (tmp_path / "config_eval.py").is_file()
 
@@ -241,10 +241,10 @@ def test_two_processes_train_and_resume(trained, tmp_path):
     assert checkpoint.load(tmp_path / "checkpoint.pth")["epoch"] == 1
 
 
-def test_predict_writes_picture_and_numbers(trained, tmp_path):
+def test_predict_writes_image_and_numbers(trained, tmp_path):
     common, output = trained
-    picture = next((output.parent / "data" / "images").iterdir())
-    arguments = ["--checkpoint", str(output / "checkpoint.pth"), "--image", str(picture)]
+    image = next((output.parent / "data" / "images").iterdir())
+    arguments = ["--checkpoint", str(output / "checkpoint.pth"), "--image", str(image)]
     arguments += ["--device", "cpu", "--output", str(tmp_path / "out" / "person.png")]
     assert predict.main([*arguments, "--scribble", "10,10,20,40,20,60"]) == 0
     record = json.loads((tmp_path / "out" / "person.json").read_text())
@@ -253,7 +253,7 @@ def test_predict_writes_picture_and_numbers(trained, tmp_path):
     assert record["mask"]["size"] == [96, 128]
     assert (tmp_path / "out" / "person.png").stat().st_size > 1000
     assert predict.main([*arguments, "--text", "a person"]) == 0
-    assert predict.main([*arguments, "--point", "500,20"]) == 2  # outside the picture
+    assert predict.main([*arguments, "--point", "500,20"]) == 2  # outside the image
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -292,15 +292,15 @@ def test_the_traceback_is_there_for_the_asking(monkeypatch, tmp_path):
 def test_an_error_in_a_loader_worker_loses_its_traceback(trained, tmp_path, capsys):
     common, output = trained
     data = write_refhuman(tmp_path / "data", pairs={"train": 2, "val": 2})
-    picture = data / "images" / "val_000.jpg"
-    picture.write_bytes(picture.read_bytes()[:100])
+    image = data / "images" / "val_000.jpg"
+    image.write_bytes(image.read_bytes()[:100])
     status = main.main(
         [*common, "--coco_path", str(data), "--eval", "--output_dir", str(tmp_path / "output"),
          "--options", *SMALL, "num_workers=1"]
     )  # fmt: skip
     assert status == 2
     error = capsys.readouterr().err
-    assert str(picture) in error
+    assert str(image) in error
     assert "Traceback" not in error and "Caught" not in error
 
 

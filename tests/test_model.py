@@ -68,7 +68,7 @@ def test_output_contract(built, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_does_not_depend_on_its_neighbours(built, kind):
+def test_a_image_does_not_depend_on_its_neighbours(built, kind):
     model = built[0].eval()
     batch, prompts = random_batch(), all_prompts()[kind]
     with torch.inference_mode():
@@ -167,7 +167,7 @@ def test_every_parameter_gets_a_gradient(tmp_path, within_type):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 130), (255, 33)])
-def test_odd_picture_sizes(built, size):
+def test_odd_image_sizes(built, size):
     model = built[0].eval()
     batch = NestedTensor.from_list([torch.randn(3, *size), torch.randn(3, 64, 64)])
     with torch.inference_mode():
@@ -345,7 +345,7 @@ def test_wrong_prompts(built):
     model = built[0].eval()
     with pytest.raises(TypeError, match="TextPrompt, PointPrompt or ScribblePrompt; got str"):
         model(random_batch(), "a man")
-    with pytest.raises(ValueError, match="Got 1 prompts for 2 pictures"):
+    with pytest.raises(ValueError, match="Got 1 prompts for 2 images"):
         model(random_batch(), TextPrompt(["a man"]))
     with pytest.raises(ValueError, match=r"shape \[B, P, 2\]"):
         model(random_batch(), PointPrompt(torch.zeros(2, 2)))
@@ -382,9 +382,9 @@ def test_swin_equals_timm():
         own[f"norm{i}.bias"] = torch.zeros_like(own[f"norm{i}.bias"])
     theirs.load_state_dict(state)
     ours.load_state_dict(own)
-    picture = torch.randn(1, 3, 224, 224, generator=generator)
+    image = torch.randn(1, 3, 224, 224, generator=generator)
     with torch.inference_mode():
-        for got, expected in zip(ours(picture)[:3], theirs(picture)[:3], strict=True):
+        for got, expected in zip(ours(image)[:3], theirs(image)[:3], strict=True):
             normed = F.layer_norm(expected, expected.shape[-1:]).permute(0, 3, 1, 2)
             torch.testing.assert_close(got, normed, atol=1e-4, rtol=1e-4)
 
@@ -604,7 +604,7 @@ def test_images_of_the_batch_keep_their_sizes():
     assert batch.tensors.shape == (2, 3, 32, 64)
     assert batch.sizes.tolist() == [[30, 47], [17, 64]]
     assert batch.tensors[0, :, 30:].abs().sum() == 0
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         NestedTensor.from_list([])
-    with pytest.raises(ValueError, match=r"Picture 1 .* expected \[C, h, w\]"):
+    with pytest.raises(ValueError, match=r"Image 1 .* expected \[C, h, w\]"):
         NestedTensor.from_list([torch.zeros(3, 4, 4), torch.zeros(4, 4)])

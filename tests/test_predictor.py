@@ -1,4 +1,4 @@
-"""One picture, several prompts."""
+"""One image, several prompts."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def predictor(tmp_path_factory):
     return Predictor(model, postprocessor, max_side=96, divisor=16)
 
 
-def picture(height=60, width=90):
+def image(height=60, width=90):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_prompts_on_one_picture(predictor, monkeypatch):
+def test_prompts_on_one_image(predictor, monkeypatch):
     calls = []
     forward = predictor.model.backbone.forward
     monkeypatch.setattr(
         predictor.model.backbone, "forward", lambda x: (calls.append(1), forward(x))[1]
     )
-    predictor.set_image(picture())
+    predictor.set_image(image())
     predictions = [
         predictor.predict(text="the man in red"),
         predictor.predict(point=(30, 20)),
@@ -45,7 +45,7 @@ def test_prompts_on_one_picture(predictor, monkeypatch):
 
 
 def test_scale_of_points(predictor, monkeypatch):
-    """A point at three quarters of the picture is there in the resized picture too."""
+    """A point at three quarters of the image is there in the resized image too."""
     seen = []
     forward = predictor.model.prompt_encoder.forward
     monkeypatch.setattr(
@@ -53,16 +53,16 @@ def test_scale_of_points(predictor, monkeypatch):
         "forward",
         lambda prompt, *rest: (seen.append(prompt), forward(prompt, *rest))[1],
     )
-    predictor.set_image(picture(30, 48))  # seen as 60 x 96
+    predictor.set_image(image(30, 48))  # seen as 60 x 96
     predictor.predict(point=(36, 15))
     assert seen[0].points.tolist() == [[[72.0, 30.0]]]
 
 
-def test_same_picture_in_every_form(predictor, tmp_path):
-    array = picture()
-    Image.fromarray(array).save(tmp_path / "picture.png")
+def test_same_image_in_every_form(predictor, tmp_path):
+    array = image()
+    Image.fromarray(array).save(tmp_path / "image.png")
     boxes = []
-    for form in (array, Image.fromarray(array), tmp_path / "picture.png"):
+    for form in (array, Image.fromarray(array), tmp_path / "image.png"):
         predictor.set_image(form)
         boxes.append(predictor.predict(point=(5, 5)).box)
     assert np.array_equal(boxes[0], boxes[1]) and np.array_equal(boxes[0], boxes[2])
@@ -83,7 +83,7 @@ def test_resample_stroke():
         ({}, "Give a prompt: text, point or scribble"),
         ({"text": "a", "point": (1, 1)}, "exactly one prompt: .* got text and point"),
         ({"text": "  "}, "text prompt is empty"),
-        ({"point": (100, 5)}, "leaves the picture, which is 90 pixels wide and 60 high"),
+        ({"point": (100, 5)}, "leaves the image, which is 90 pixels wide and 60 high"),
         ({"point": (1, 2, 3)}, r"Expected a point \(x, y\)"),
         ({"point": (float("nan"), 2)}, r"Expected a point \(x, y\)"),
         ({"scribble": [(1, 1)]}, r"Expected a scribble \[P, 2\]"),
@@ -91,12 +91,12 @@ def test_resample_stroke():
     ],
 )
 def test_wrong_prompts(predictor, arguments, message):
-    predictor.set_image(picture())
+    predictor.set_image(image())
     with pytest.raises(ValueError, match=message):
         predictor.predict(**arguments)
 
 
-def test_wrong_pictures(predictor, tmp_path):
+def test_wrong_images(predictor, tmp_path):
     with pytest.raises(ValueError, match=r"uint8 \[h, w, 3\] in RGB; got float64 \[4, 4, 3\]"):
         predictor.set_image(np.zeros((4, 4, 3)))
     with pytest.raises(FileNotFoundError, match="absent"):
@@ -119,6 +119,6 @@ def test_from_checkpoint(tmp_path):
         Predictor.from_checkpoint(tmp_path / "own.pth", device="cpu"),
         Predictor.from_checkpoint(tmp_path / "published.pth", "cpu", config=cfg.to_dict()),
     ):
-        predictor.set_image(picture())
+        predictor.set_image(image())
         boxes.append(predictor.predict(text="the man in red").box)
     assert np.array_equal(boxes[0], boxes[1]) and np.array_equal(boxes[0], boxes[2])

@@ -1,4 +1,4 @@
-"""The RefHuman data set: samples, loaders, pictures of every kind and bad input."""
+"""The RefHuman data set: samples, loaders, images of every kind and bad input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from datasets.refhuman import RefHuman, collate, encode_segmentation, make_sampl
 from datasets.samplers import EvaluationSampler, TrainingSampler
 from datasets.transforms import EvaluationTransform, TrainingTransform
 from util.config import Config
-from util.images import load_picture
+from util.images import load_image
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared"
@@ -219,20 +219,20 @@ def test_samplers_share_the_data(length, world_size):
     assert length == 2 or orders[0] != orders[1]
 
 
-def test_pairs_of_a_picture_together():
+def test_pairs_of_a_image_together():
     groups = [[0, 1, 2, 3, 4], [5, 6], [7], [8, 9, 10, 11]]
-    picture = {index: number for number, group in enumerate(groups) for index in group}
+    image = {index: number for number, group in enumerate(groups) for index in group}
     sampler = TrainingSampler(groups, seed=0, together=2)
     orders = []
     for epoch in range(3):
         sampler.set_epoch(epoch)
         order = list(sampler)
         assert sorted(order) == list(range(12))
-        neighbours = sum(picture[a] == picture[b] for a, b in zip(order, order[1:], strict=False))
-        assert neighbours >= 5  # two pairs of the first and last picture, one of the second
+        neighbours = sum(image[a] == image[b] for a, b in zip(order, order[1:], strict=False))
+        assert neighbours >= 5  # two pairs of the first and last image, one of the second
         orders.append(order)
     assert orders[0] != orders[1] != orders[2]
-    with pytest.raises(ValueError, match="prompts_per_picture has to be at least 1, got 0"):
+    with pytest.raises(ValueError, match="prompts_per_image has to be at least 1, got 0"):
         TrainingSampler(groups, seed=0, together=0)
 
 
@@ -288,7 +288,7 @@ def test_build_synthetic_dataset(tmp_path):
     assert not torch.equal(build_dataset(cfg, "train")[0].image, train[0].image)
 
 
-def test_synthetic_pictures_are_trained_on_as_drawn(tmp_path):
+def test_synthetic_images_are_trained_on_as_drawn(tmp_path):
     cfg = configuration(tmp_path, dataset="synthetic", augment=False, eval_max_side=160)
     stage = {"until_epoch": 1, "image_size": [48, 64]}
     small = {"train_length": 2, "val_length": 1, "image_size": [80, 80], "curriculum": [stage]}
@@ -300,15 +300,15 @@ def test_synthetic_pictures_are_trained_on_as_drawn(tmp_path):
     assert build_dataset(cfg, "val")[0].image.shape == (3, 160, 160)
 
 
-# --- pictures ------------------------------------------------------------------------------------
+# --- images ------------------------------------------------------------------------------------
 
 
-def picture_file(tmp_path: Path, picture: Image.Image, name: str, **save) -> Path:
-    picture.save(tmp_path / name, **save)
+def image_file(tmp_path: Path, image: Image.Image, name: str, **save) -> Path:
+    image.save(tmp_path / name, **save)
     return tmp_path / name
 
 
-def colour_picture() -> Image.Image:
+def colour_image() -> Image.Image:
     pixels = np.zeros((20, 30, 3), dtype=np.uint8)
     pixels[:, :15] = (200, 40, 90)
     pixels[:10] += 30
@@ -317,78 +317,78 @@ def colour_picture() -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "P", "1", "YCbCr"])
 def test_any_mode_becomes_rgb(tmp_path, mode):
-    name = "picture.jpg" if mode in ("CMYK", "YCbCr") else "picture.png"
+    name = "image.jpg" if mode in ("CMYK", "YCbCr") else "image.png"
     save = {"quality": 100, "subsampling": 0} if name.endswith("jpg") else {}
-    path = picture_file(tmp_path, colour_picture().convert(mode), name, **save)
-    pixels = load_picture(path)
+    path = image_file(tmp_path, colour_image().convert(mode), name, **save)
+    pixels = load_image(path)
     assert pixels.shape == (20, 30, 3) and pixels.dtype == np.uint8 and pixels.flags.writeable
-    expected = np.array(colour_picture().convert(mode).convert("RGB"))
+    expected = np.array(colour_image().convert(mode).convert("RGB"))
     assert np.abs(pixels.astype(int) - expected).max() <= 4
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("a.png", "<u2"), ("a.tif", "<u2"), ("b.tif", "<i4")])
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path, name, dtype):
     grey = np.array([[0, 257, 128 * 257, 65535, 32895]], dtype=dtype)
-    path = picture_file(tmp_path, Image.fromarray(grey), name)
-    assert load_picture(path)[0].tolist() == [[v] * 3 for v in (0, 1, 128, 255, 128)]
+    path = image_file(tmp_path, Image.fromarray(grey), name)
+    assert load_image(path)[0].tolist() == [[v] * 3 for v in (0, 1, 128, 255, 128)]
 
 
-def exif_picture(orientation: int) -> Image.Image:
-    picture = colour_picture()
-    picture.getexif()[0x0112] = orientation
-    return picture
+def exif_image(orientation: int) -> Image.Image:
+    image = colour_image()
+    image.getexif()[0x0112] = orientation
+    return image
 
 
 def test_exif_rotation_is_followed_where_the_annotation_wants_it(tmp_path):
-    upright = np.array(colour_picture())
+    upright = np.array(colour_image())
     path = tmp_path / "turned.png"
-    exif_picture(6).save(path, exif=exif_picture(6).getexif())
+    exif_image(6).save(path, exif=exif_image(6).getexif())
     turned = np.rot90(upright, -1)
-    assert np.array_equal(load_picture(path), turned)  # as a viewer shows it
-    assert np.array_equal(load_picture(path, size=(30, 20)), turned)
-    assert np.array_equal(load_picture(path, size=(20, 30)), upright)  # as it is stored
+    assert np.array_equal(load_image(path), turned)  # as a viewer shows it
+    assert np.array_equal(load_image(path, size=(30, 20)), turned)
+    assert np.array_equal(load_image(path, size=(20, 30)), upright)  # as it is stored
     with pytest.raises(ValueError, match=r"turned.png is 30x20 pixels.*its entry says 41x40"):
-        load_picture(path, size=(40, 41))
+        load_image(path, size=(40, 41))
     half_turn = tmp_path / "half.png"
-    exif_picture(3).save(half_turn, exif=exif_picture(3).getexif())
-    assert np.array_equal(load_picture(half_turn, size=(20, 30)), upright)
-    assert np.array_equal(load_picture(half_turn), np.rot90(upright, 2))
+    exif_image(3).save(half_turn, exif=exif_image(3).getexif())
+    assert np.array_equal(load_image(half_turn, size=(20, 30)), upright)
+    assert np.array_equal(load_image(half_turn), np.rot90(upright, 2))
 
 
-def test_pictures_come_from_paths_files_and_pil(tmp_path):
-    path = picture_file(tmp_path, colour_picture(), "a.png")
-    expected = np.array(colour_picture())
-    assert np.array_equal(load_picture(str(path)), expected)
-    assert np.array_equal(load_picture(io.BytesIO(path.read_bytes())), expected)
-    assert np.array_equal(load_picture(colour_picture()), expected)
+def test_images_come_from_paths_files_and_pil(tmp_path):
+    path = image_file(tmp_path, colour_image(), "a.png")
+    expected = np.array(colour_image())
+    assert np.array_equal(load_image(str(path)), expected)
+    assert np.array_equal(load_image(io.BytesIO(path.read_bytes())), expected)
+    assert np.array_equal(load_image(colour_image()), expected)
 
 
-def test_bad_pictures_are_named(tmp_path):
+def test_bad_images_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no.png does not exist"):
-        load_picture(tmp_path / "no.png")
+        load_image(tmp_path / "no.png")
     text = tmp_path / "text.jpg"
-    text.write_text("no picture")
-    with pytest.raises(ValueError, match="text.jpg is not a picture"):
-        load_picture(text)
+    text.write_text("no image")
+    with pytest.raises(ValueError, match="text.jpg is not an image"):
+        load_image(text)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 50, 3), dtype=np.uint8))
     for name in ("cut.jpg", "cut.png"):
-        path = picture_file(tmp_path, noise, name)
+        path = image_file(tmp_path, noise, name)
         path.write_bytes(path.read_bytes()[:900])
         with pytest.raises(ValueError, match=f"{name} cannot be read"):
-            load_picture(path)
-    path = picture_file(tmp_path, Image.fromarray(np.ones((4, 4), dtype=np.float32)), "f.tif")
+            load_image(path)
+    path = image_file(tmp_path, Image.fromarray(np.ones((4, 4), dtype=np.float32)), "f.tif")
     with pytest.raises(ValueError, match="f.tif has floating-point pixels"):
-        load_picture(path)
-    path = picture_file(tmp_path, Image.fromarray(np.full((4, 4), 70_000, np.int32)), "i.tif")
+        load_image(path)
+    path = image_file(tmp_path, Image.fromarray(np.full((4, 4), 70_000, np.int32)), "i.tif")
     with pytest.raises(ValueError, match="i.tif has grey values from 70000"):
-        load_picture(path)
+        load_image(path)
 
 
-def test_data_set_reads_pictures_of_any_kind(refhuman_folder):
+def test_data_set_reads_images_of_any_kind(refhuman_folder):
     folder = refhuman_folder(pairs={"val": 2})
     path = folder / "images" / "val_000.jpg"
-    with Image.open(path) as picture:
-        grey = picture.convert("L")
+    with Image.open(path) as file:
+        grey = file.convert("L")
     grey.save(path, quality=95)
     image = dataset(folder, "val", training=False)[0].image
     assert image.shape == (3, 96, 128) and image.isfinite().all()
@@ -417,15 +417,15 @@ def broken(refhuman_folder, change, **more):
     return str(caught.value)
 
 
-def test_missing_folder_file_and_pictures(refhuman_folder, tmp_path):
+def test_missing_folder_file_and_images(refhuman_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"RefHuman_val.json does not exist.*coco_path"):
         build_dataset(configuration(tmp_path / "nowhere"), "val")
     folder = refhuman_folder()
     (folder / "images" / "train_001.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 3 pictures are missing.*train_001.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 images are missing.*train_001.jpg"):
         dataset(folder)
-    (folder / "images").rename(folder / "pictures")
-    with pytest.raises(FileNotFoundError, match=r"Picture folder .*images does not exist"):
+    (folder / "images").rename(folder / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"Image folder .*images does not exist"):
         dataset(folder)
 
 
@@ -517,7 +517,7 @@ def test_only_the_prompts_in_use_have_to_be_there(refhuman_folder):
         dataset(folder, prompts=("speech",))
 
 
-def test_picture_of_another_size_is_named(refhuman_folder):
+def test_image_of_another_size_is_named(refhuman_folder):
     folder = refhuman_folder()
     path = folder / "images" / "train_000.jpg"
     Image.new("RGB", (50, 40)).save(path)

@@ -38,7 +38,7 @@ def test_every_point_lies_on_hard_masks(shape):
         cv2.circle(canvas, (15, 15), 12, 1, thickness=-1)
         cv2.circle(canvas, (75, 100), 12, 1, thickness=-1)
     elif shape == "thin line":
-        canvas[3:117, 89] = 1  # on the picture's border
+        canvas[3:117, 89] = 1  # on the image's border
     elif shape == "one pixel":
         canvas[0, 0] = 1
     else:

@@ -181,8 +181,8 @@ def dataset(**settings) -> SyntheticRefHuman:
     return SyntheticRefHuman(EvaluationTransform(96), **{**defaults, **settings})
 
 
-def test_several_prompts_of_a_picture():
-    data = dataset(prompts_per_picture=2, num_people=(2, 3), difficulty=0.0)
+def test_several_prompts_of_a_image():
+    data = dataset(prompts_per_image=2, num_people=(2, 3), difficulty=0.0)
     pairs = [data.load_pair(i) for i in range(12)]
     different = 0
     for (image, first, one), (same, second, other) in zip(pairs[::2], pairs[1::2], strict=True):
@@ -192,23 +192,23 @@ def test_several_prompts_of_a_picture():
     assert different >= 5
     assert len({pair[1]["id"] for pair in pairs}) == 12
     assert len({pair[0].tobytes() for pair in pairs}) == 6
-    assert data.picture_groups() == [range(i, i + 2) for i in range(0, 12, 2)]
+    assert data.image_groups() == [range(i, i + 2) for i in range(0, 12, 2)]
     data.set_epoch(1)
     assert not np.array_equal(data.load_pair(0)[0], pairs[0][0])
     assert data.load_pair(0)[1]["id"] == 13
 
 
 def test_workers_never_repeat_each_other_and_do_not_matter():
-    def pictures(workers: int, epoch: int) -> list[bytes]:
+    def images(workers: int, epoch: int) -> list[bytes]:
         data = dataset()
         data.set_epoch(epoch)
         loader = DataLoader(data, batch_size=4, num_workers=workers, collate_fn=collate)
         return [row.numpy().tobytes() for batch, _ in loader for row in batch.tensors]
 
-    alone = pictures(0, 0)
+    alone = images(0, 0)
     assert len(set(alone)) == 12
-    assert pictures(2, 0) == alone
-    assert not set(alone) & set(pictures(0, 1))
+    assert images(2, 0) == alone
+    assert not set(alone) & set(images(0, 1))
 
 
 def test_samples_and_ground_truth_of_the_validation_split():
@@ -314,7 +314,7 @@ def test_settings_that_make_no_sense_are_refused():
             SceneGenerator(**{"seed": 0, **settings})
     with pytest.raises(ValueError, match="length"):
         dataset(length=0)
-    # Nobody is as large as the picture: the error says what to change.
+    # Nobody is as large as the image: the error says what to change.
     with pytest.raises(ValueError, match="min_area"):
         SceneGenerator(0, image_size=(48, 48), min_area=0.95).pair(0)
 
@@ -586,7 +586,7 @@ class Reader:
             ),
         )
         take(
-            "(?:on|at) the (left|right)(?: side| half of the picture)?",
+            "(?:on|at) the (left|right)(?: side| half of the image)?",
             lambda p, f: (p.centre_x < self.width / 2) == (f[1] == "left"),
         )
         take(
@@ -618,7 +618,7 @@ class Reader:
 
 
 def pointing_side(person: ScenePerson) -> str:
-    """Read from the picture's geometry: on which side of the shoulder the raised hand is."""
+    """Read from the image's geometry: on which side of the shoulder the raised hand is."""
     wrist, shoulder = (9, 5) if person.pose.active_side == 1 else (10, 6)
     keypoints = person.keypoints
     if keypoints[wrist, 2] == 0 or keypoints[shoulder, 2] == 0:
@@ -662,7 +662,7 @@ def mirrored(person: ScenePerson, width: int) -> ScenePerson:
     )
 
 
-def test_captions_of_a_mirrored_picture_stay_true_with_left_and_right_exchanged():
+def test_captions_of_a_mirrored_image_stay_true_with_left_and_right_exchanged():
     changed = 0
     for scene, index, caption in all_captions(1.0, "train", 60):
         width = scene.image.shape[1]
@@ -797,7 +797,7 @@ def test_make_synthetic_writes_resumes_and_refuses(tmp_path):
     assert len(list((folder / "images").iterdir())) == 9
     assert data.ground_truth()["people"]
 
-    # A run that was stopped: one part written, a picture of the next missing.
+    # A run that was stopped: one part written, an image of the next missing.
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     other = tmp_path / "stopped"
     assert not make_synthetic.prepare_folder(other, settings)

@@ -37,9 +37,9 @@ def test_subset(refhuman_folder, tmp_path):
     people = {a["image_id"]: a for a in before["annotations"]}
     for image, annotation in zip(after["images"], after["annotations"], strict=True):
         original, person = originals[image["id"]], people[image["id"]]
-        with Image.open(output / "images" / image["file_name"]) as picture:
-            assert picture.size == (image["width"], image["height"])
-        assert max(picture.size) == 48
+        with Image.open(output / "images" / image["file_name"]) as file:
+            assert file.size == (image["width"], image["height"])
+        assert max(file.size) == 48
         x_scale = image["width"] / original["width"]
         y_scale = image["height"] / original["height"]
         assert annotation["area"] == pytest.approx(person["area"] * x_scale * y_scale)
@@ -53,15 +53,15 @@ def test_subset(refhuman_folder, tmp_path):
         training=True,
     )
     assert len(data) == 4 and data[0].target["masks"].any()
-    assert sorted(map(len, data.picture_groups())) == [2, 2]
+    assert sorted(map(len, data.image_groups())) == [2, 2]
 
 
-def test_subset_needs_enough_pictures(refhuman_folder, tmp_path, monkeypatch, capsys):
+def test_subset_needs_enough_images(refhuman_folder, tmp_path, monkeypatch, capsys):
     source = refhuman_folder(pairs={"train": 1})
     arguments = ["make_subset.py", "--input", str(source), "--output", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", arguments)
     assert make_subset.main() == 2
-    assert "Only 0 pictures have at least 2 people" in capsys.readouterr().err
+    assert "Only 0 images have at least 2 people" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -81,33 +81,33 @@ def test_curves(tmp_path, monkeypatch, capsys):
     (tmp_path / "log.txt").write_text(lines + '\n{"epoch": 4, "tr')  # cut off while writing
     monkeypatch.setattr(sys, "argv", ["plot_log.py", str(tmp_path)])
     assert plot_log.main() == 0
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert np.asarray(picture.convert("L")).std() > 5
+    with Image.open(tmp_path / "curves.png") as image:
+        assert np.asarray(image.convert("L")).std() > 5
     monkeypatch.setattr(sys, "argv", ["plot_log.py", str(tmp_path / "nowhere" / "log.txt")])
     assert plot_log.main() == 2
     assert "does not exist; give the output folder" in capsys.readouterr().err
 
 
-def test_contact_sheet_of_pictures(tmp_path, monkeypatch):
-    folder = tmp_path / "pictures"
+def test_contact_sheet_of_images(tmp_path, monkeypatch):
+    folder = tmp_path / "images"
     folder.mkdir()
     for i, color in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
         Image.new("RGB", (80, 40), color).save(folder / f"{i}.png")
     sheet = tmp_path / "sheet.png"
     arguments = ["--output", str(sheet), "--side", "20", "--columns", "2"]
-    monkeypatch.setattr(sys, "argv", ["contact_sheet.py", *arguments, "--pictures", str(folder)])
+    monkeypatch.setattr(sys, "argv", ["contact_sheet.py", *arguments, "--images", str(folder)])
     contact_sheet.main()
-    with Image.open(sheet) as picture:
-        assert picture.size == (2 * 40 + 4, 2 * 20 + 4)
-        centers = [picture.getpixel(place) for place in ((20, 10), (64, 10), (20, 34))]
+    with Image.open(sheet) as image:
+        assert image.size == (2 * 40 + 4, 2 * 20 + 4)
+        centers = [image.getpixel(place) for place in ((20, 10), (64, 10), (20, 34))]
     assert centers == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
-    monkeypatch.setattr(sys, "argv", ["contact_sheet.py", *arguments, "--pictures", "nowhere"])
-    with pytest.raises(FileNotFoundError, match="--pictures has to be a folder"):
+    monkeypatch.setattr(sys, "argv", ["contact_sheet.py", *arguments, "--images", "nowhere"])
+    with pytest.raises(FileNotFoundError, match="--images has to be a folder"):
         contact_sheet.main()
     (tmp_path / "empty").mkdir()
     empty = str(tmp_path / "empty")
-    monkeypatch.setattr(sys, "argv", ["contact_sheet.py", *arguments, "--pictures", empty])
-    with pytest.raises(ValueError, match="empty: nothing to draw from picture 0 on"):
+    monkeypatch.setattr(sys, "argv", ["contact_sheet.py", *arguments, "--images", empty])
+    with pytest.raises(ValueError, match="empty: nothing to draw from image 0 on"):
         contact_sheet.main()
 
 
@@ -156,7 +156,7 @@ def test_probe_tells_captions_that_mean_the_person_from_shuffled_ones(
     assert several["identity_chance"] != report["shuffled"]["identity_chance"] < 0.8
 
 
-def test_probe_shuffles_among_the_people_of_the_picture():
+def test_probe_shuffles_among_the_people_of_the_image():
     dataset = SyntheticRefHuman(
         EvaluationTransform(96),
         training=False,

@@ -25,7 +25,7 @@ HEIGHT, WIDTH = 90, 120
 
 
 def raw_sample(caption: str = "the person on the left") -> Sample:
-    """A person in a noise picture; its first 16 keypoints are spread over the whole picture."""
+    """A person in a noise image; its first 16 keypoints are spread over the whole image."""
     pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     entry = {"id": 7, "height": HEIGHT, "width": WIDTH, "caption": caption}
     annotation = person_annotation((30, 10, 50, 70), 7, 0)
@@ -34,7 +34,7 @@ def raw_sample(caption: str = "the person on the left") -> Sample:
 
 
 def dotted_sample(position: tuple[int, int]) -> Sample:
-    """A black picture with a white 7x7 dot; all keypoints and scribble points are at its centre."""
+    """A black image with a white 7x7 dot; all keypoints and scribble points are at its centre."""
     x, y = position
     pixels = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     pixels[y - 3 : y + 4, x - 3 : x + 4] = 255
@@ -215,13 +215,13 @@ def test_training_sizes():
     assert 15 < flips < 45
 
 
-def test_crop_of_a_small_picture_takes_what_there_is():
+def test_crop_of_a_small_image_takes_what_there_is():
     transform = TrainingTransform([64], 100, [40], (384, 600), flip_probability=0.0)
     sizes = {
         tuple(transform(raw_sample(), np.random.default_rng(seed)).image.shape[-2:])
         for seed in range(8)
     }
-    assert sizes <= {(64, 85), (64, 84)}  # the whole 40 x 53 picture, enlarged
+    assert sizes <= {(64, 85), (64, 84)}  # the whole 40 x 53 image, enlarged
 
 
 @pytest.mark.parametrize(

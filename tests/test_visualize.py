@@ -24,18 +24,18 @@ def grey(height=100, width=140):
     return np.full((height, width, 3), 100, dtype=np.uint8)
 
 
-def has_color_at(picture, x, y, color):
-    return np.abs(picture[y, x].astype(int) - color).max() < 30
+def has_color_at(image, x, y, color):
+    return np.abs(image[y, x].astype(int) - color).max() < 30
 
 
 def test_sides_have_their_colours_and_hidden_keypoints_are_left_out():
-    picture = grey()
+    image = grey()
     keypoints = np.array([[20.0, 30, 1], [120, 30, 1], [70, 80, 0]])
-    drawn = draw_person(picture, Person(keypoints), limbs=[(0, 2)], flip_pairs=[(0, 1)])
+    drawn = draw_person(image, Person(keypoints), limbs=[(0, 2)], flip_pairs=[(0, 1)])
     assert has_color_at(drawn, 20, 30, LEFT_COLOR)
     assert has_color_at(drawn, 120, 30, RIGHT_COLOR)
     assert (drawn[60:] == 100).all()  # neither the hidden keypoint nor a limb to it
-    assert (picture == 100).all()
+    assert (image == 100).all()
 
 
 def test_mask_tints_its_pixels_only():
@@ -49,7 +49,7 @@ def test_mask_tints_its_pixels_only():
         draw_person(grey(), Person(mask=mask[:50]), limbs=[])
 
 
-def test_prompts_and_coordinates_outside_the_picture():
+def test_prompts_and_coordinates_outside_the_image():
     drawn = draw_points(grey(), np.array([[10.0, 50], [130, 50]]))
     assert has_color_at(drawn, 70, 50, PROMPT_COLOR)
     drawn = draw_points(grey(), np.array([[70.0, 50]]))
@@ -58,7 +58,7 @@ def test_prompts_and_coordinates_outside_the_picture():
     draw_person(grey(), Person(nowhere, box=np.array([-50, -50, 1e6, 1e6])), limbs=[(0, 1)])
 
 
-def test_comparison_enlarges_small_pictures_and_puts_the_truth_on_the_right():
+def test_comparison_enlarges_small_images_and_puts_the_truth_on_the_right():
     keypoints = np.array([[50.0, 50, 1]])
     both = comparison(grey(), Person(), Person(keypoints), [], prompt="text: " + "word " * 60)
     assert both.shape[1] == 2 * 4 * 140 + 4
@@ -75,14 +75,14 @@ def test_long_text_wraps():
     assert many.shape[0] > one.shape[0] > 100
 
 
-def test_contact_sheet_keeps_every_picture():
-    pictures = [np.full((h, w, 3), i, dtype=np.uint8) for i, (h, w) in enumerate([(5, 9), (7, 3)])]
-    pictures.append(np.full((2, 2, 3), 2, dtype=np.uint8))
-    sheet = contact_sheet(pictures, columns=2)
+def test_contact_sheet_keeps_every_image():
+    images = [np.full((h, w, 3), i, dtype=np.uint8) for i, (h, w) in enumerate([(5, 9), (7, 3)])]
+    images.append(np.full((2, 2, 3), 2, dtype=np.uint8))
+    sheet = contact_sheet(images, columns=2)
     assert sheet.shape == (7 + 4 + 2, 9 + 4 + 3, 3)
-    for value, picture in enumerate(pictures):
-        assert (sheet[..., 0] == value).sum() == picture.shape[0] * picture.shape[1]
-    with pytest.raises(ValueError, match="0 pictures"):
+    for value, image in enumerate(images):
+        assert (sheet[..., 0] == value).sum() == image.shape[0] * image.shape[1]
+    with pytest.raises(ValueError, match="0 images"):
         contact_sheet([], columns=2)
 
 

@@ -29,8 +29,8 @@ class ToyDataset:
     def set_epoch(self, epoch):
         self.epoch = epoch
 
-    def picture_groups(self):
-        """One pair per picture."""
+    def image_groups(self):
+        """One pair per image."""
         return [[index] for index in range(self.length)]
 
     def box(self, index):
@@ -83,9 +83,9 @@ class ToyDataset:
 
 
 class ToyModel(nn.Module):
-    """A number per picture from its colours and the prompt; each prompt kind has its own weights.
+    """A number per image from its colours and the prompt; each prompt kind has its own weights.
 
-    `spoilt_id`: picture whose output is NaN in training.
+    `spoilt_id`: image whose output is NaN in training.
     """
 
     def __init__(self, spoilt_id=None):
@@ -118,7 +118,7 @@ class ToyModel(nn.Module):
 
 
 class ToyCriterion(nn.Module):
-    """Squared distance to a number that the picture's id decides."""
+    """Squared distance to a number that the image's id decides."""
 
     def forward(self, outputs, targets):
         wanted = torch.tensor([target["image_id"] / 10 for target in targets])
@@ -132,7 +132,7 @@ class ToyCriterion(nn.Module):
 
 
 class ToyPostProcess(nn.Module):
-    """Two people per picture: one about the prompt's place, one elsewhere."""
+    """Two people per image: one about the prompt's place, one elsewhere."""
 
     def forward(self, outputs, target_sizes, image_sizes):
         results = []
@@ -169,7 +169,7 @@ def toy_loader(length, training, batch_size, rank=0, world_size=1):
         eval_batch_size=batch_size,
         num_workers=0,
         pad_divisor=16,
-        prompts_per_picture=1,
+        prompts_per_image=1,
     )
     return build_loader(cfg, ToyDataset(length, training), rank, world_size)
 

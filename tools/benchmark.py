@@ -2,7 +2,7 @@
 
     python tools/benchmark.py --threads 2
 
-- forward: one picture, a scribble, float32.  The two implementations of deformable attention take
+- forward: one image, a scribble, float32.  The two implementations of deformable attention take
   turns within one run, so that a busy machine slows both alike; medians and their ratio.
 - training: forward, losses and backward of a batch; seconds and the peak of memory.
 """
@@ -39,15 +39,15 @@ NUM_KEYPOINTS = 17
 def random_inputs(
     batch: int, height: int, width: int, device: torch.device
 ) -> tuple[NestedTensor, ScribblePrompt]:
-    """Noise pictures with a scribble each."""
+    """Noise images with a scribble each."""
     generator = torch.Generator().manual_seed(0)
-    pictures = [torch.randn(3, height, width, generator=generator) for _ in range(batch)]
+    images = [torch.randn(3, height, width, generator=generator) for _ in range(batch)]
     points = torch.rand(batch, 12, 2, generator=generator) * torch.tensor([width, height])
-    return NestedTensor.from_list(pictures).to(device), ScribblePrompt(points).to(device)
+    return NestedTensor.from_list(images).to(device), ScribblePrompt(points).to(device)
 
 
 def random_targets(batch: int, height: int, width: int, device: torch.device) -> list[dict]:
-    """One person per picture."""
+    """One person per image."""
     generator = torch.Generator().manual_seed(1)
     keypoints = torch.rand(batch, 1, NUM_KEYPOINTS, 3, generator=generator).to(device)
     keypoints[..., 2] = 1.0
@@ -140,7 +140,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
     parser.add_argument("--rounds", type=int, default=7, help="of the forward pass")
     parser.add_argument("--batch_size", type=int, default=2, help="of the training step")
-    parser.add_argument("--side", type=int, default=640, help="of its pictures, in pixels")
+    parser.add_argument("--side", type=int, default=640, help="of its images, in pixels")
     parser.add_argument("--output", type=Path, help="JSON file of the figures")
     arguments = parser.parse_args()
     return run_program(lambda: run(arguments))

@@ -2,10 +2,10 @@
 
     python tools/contact_sheet.py --output sheet.png --data data/synthetic --split val
     python tools/contact_sheet.py --output sheet.png --difficulty 0.5 --seed 3
-    python tools/contact_sheet.py --output sheet.png --pictures outputs/eval/pictures
+    python tools/contact_sheet.py --output sheet.png --images outputs/eval/images
 
-The last form joins pictures that are there already, as `main.py --save_pictures` writes them.  Else
-a tile shows the picture and, beside it, one person with mask, box, keypoints and scribble; below
+The last form joins images that are there already, as `main.py --save_images` writes them.  Else
+a tile shows the image and, beside it, one person with mask, box, keypoints and scribble; below
 are the captions that mean this person.
 """
 
@@ -31,27 +31,27 @@ from datasets.skeleton import COCO
 from datasets.synthetic import SPLITS, SceneGenerator, scene_pairs
 from util import visualize
 from util.command_line import run_program
-from util.images import load_picture
+from util.images import load_image
 
 Pair = tuple[dict[str, Any], dict[str, Any]]
 
 
-def draw_tile(picture: np.ndarray, pairs: list[Pair], side: int) -> np.ndarray:
-    """The picture, its annotated copy, and the captions.
+def draw_tile(image: np.ndarray, pairs: list[Pair], side: int) -> np.ndarray:
+    """The image, its annotated copy, and the captions.
 
     Args:
-        picture: [h, w, 3] uint8 RGB.
+        image: [h, w, 3] uint8 RGB.
         pairs: (image entry, annotation) of one person.
-        side: about how wide one of the two pictures is to be, in pixels.
+        side: about how wide one of the two images is to be, in pixels.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     annotation = pairs[0][1]
     name = f"image id {pairs[0][0]['id']}"
     mask = coco_mask.decode(encode_segmentation(annotation["segmentation"], height, width, name))
     x, y, box_width, box_height = annotation["bbox"]
     scale = max(1, round(side / width))
     keypoints = np.array(annotation["keypoints"], dtype=float).reshape(-1, 3) * (scale, scale, 1)
-    large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    large = image.repeat(scale, axis=0).repeat(scale, axis=1)
     drawn = visualize.draw_person(
         large,
         visualize.Person(
@@ -73,18 +73,18 @@ def draw_tile(picture: np.ndarray, pairs: list[Pair], side: int) -> np.ndarray:
 
 
 def tiles_of_folder(folder: Path, split: str, start: int, side: int) -> Iterator[np.ndarray]:
-    """One tile per picture of a RefHuman folder, of the first person that a pair means."""
+    """One tile per image of a RefHuman folder, of the first person that a pair means."""
     path = folder / f"RefHuman_{split}.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; --data has to be a RefHuman folder")
     content = json.loads(path.read_text(encoding="utf-8"))
-    by_picture: dict[str, list[Pair]] = {}
+    by_image: dict[str, list[Pair]] = {}
     for entry, record in pair_entries(content, str(path)):
-        by_picture.setdefault(entry["file_name"], []).append((entry, record))
-    for number, (file_name, pairs) in enumerate(by_picture.items()):
+        by_image.setdefault(entry["file_name"], []).append((entry, record))
+    for number, (file_name, pairs) in enumerate(by_image.items()):
         if number >= start:
-            picture = load_picture(folder / "images" / file_name)
-            yield draw_tile(picture, _of_one_person(pairs, number), side)
+            image = load_image(folder / "images" / file_name)
+            yield draw_tile(image, _of_one_person(pairs, number), side)
 
 
 def tiles_of_generator(generator: SceneGenerator, start: int, side: int) -> Iterator[np.ndarray]:
@@ -96,14 +96,14 @@ def tiles_of_generator(generator: SceneGenerator, start: int, side: int) -> Iter
         index += 1
 
 
-def tiles_of_pictures(folder: Path, start: int, side: int) -> Iterator[np.ndarray]:
+def tiles_of_images(folder: Path, start: int, side: int) -> Iterator[np.ndarray]:
     """The PNG files of a folder in the order of their names, about `2 * side` wide."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} does not exist; --pictures has to be a folder")
+        raise FileNotFoundError(f"{folder} does not exist; --images has to be a folder")
     for path in sorted(folder.glob("*.png"))[start:]:
-        picture = load_picture(path)
-        scale = 2 * side / picture.shape[1]
-        yield cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        image = load_image(path)
+        scale = 2 * side / image.shape[1]
+        yield cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def _of_one_person(pairs: list[Pair], number: int) -> list[Pair]:
@@ -116,15 +116,15 @@ def _of_one_person(pairs: list[Pair], number: int) -> list[Pair]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--output", type=Path, required=True, help="picture file to write")
+    parser.add_argument("--output", type=Path, required=True, help="image file to write")
     sources = parser.add_mutually_exclusive_group()
     sources.add_argument("--data", type=Path, help="RefHuman folder; without it, scenes are drawn")
-    sources.add_argument("--pictures", type=Path, help="folder of PNG files to join")
+    sources.add_argument("--images", "--pictures", type=Path, help="folder of PNG files to join")
     parser.add_argument("--split", choices=SPLITS, default="val")
-    parser.add_argument("--start", type=int, default=0, help="first picture (default: 0)")
+    parser.add_argument("--start", type=int, default=0, help="first image (default: 0)")
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--columns", type=int, default=3)
-    parser.add_argument("--side", type=int, default=320, help="about the width of a picture")
+    parser.add_argument("--side", type=int, default=320, help="about the width of an image")
     parser.add_argument("--seed", type=int, default=0, help="of drawn scenes")
     parser.add_argument("--difficulty", type=float, default=1.0, help="of drawn scenes")
     parser.add_argument(
@@ -138,8 +138,8 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=192, help="of drawn scenes, in pixels")
     arguments = parser.parse_args()
 
-    if arguments.pictures is not None:
-        tiles = tiles_of_pictures(arguments.pictures, arguments.start, arguments.side)
+    if arguments.images is not None:
+        tiles = tiles_of_images(arguments.images, arguments.start, arguments.side)
     elif arguments.data is not None:
         tiles = tiles_of_folder(arguments.data, arguments.split, arguments.start, arguments.side)
     else:
@@ -153,10 +153,10 @@ def main() -> None:
         tiles = tiles_of_generator(generator, arguments.start, arguments.side)
     chosen = list(islice(tiles, arguments.rows * arguments.columns))
     if not chosen:
-        source = arguments.pictures or arguments.data or "the generator"
-        raise ValueError(f"{source}: nothing to draw from picture {arguments.start} on")
+        source = arguments.images or arguments.data or "the generator"
+        raise ValueError(f"{source}: nothing to draw from image {arguments.start} on")
     visualize.save(arguments.output, visualize.contact_sheet(chosen, arguments.columns))
-    print(f"{len(chosen)} pictures: {arguments.output}")
+    print(f"{len(chosen)} images: {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write a small RefHuman folder for over-fitting: pictures with several people, made smaller.
+"""Write a small RefHuman folder for over-fitting: images with several people, made smaller.
 
     python tools/make_subset.py --input data/RefHuman --output data/RefHuman_subset
 
@@ -23,43 +23,43 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from datasets.refhuman import pair_entries
 from util.command_line import run_program
-from util.images import load_picture, size_for_longer_side
+from util.images import load_image, size_for_longer_side
 from util.logging import write_json
 
 Pair = tuple[dict[str, Any], dict[str, Any]]
 
 
-def choose_pictures(pairs: list[Pair], count: int, min_people: int) -> dict[str, list[Pair]]:
-    """Pictures with at least `min_people` people, those whose smallest person is largest first.
+def choose_images(pairs: list[Pair], count: int, min_people: int) -> dict[str, list[Pair]]:
+    """Images with at least `min_people` people, those whose smallest person is largest first.
 
     Returns:
-        file_name -> all pairs of that picture, for `count` pictures.
+        file_name -> all pairs of that image, for `count` images.
 
     Raises:
-        ValueError: there are fewer such pictures.
+        ValueError: there are fewer such images.
     """
-    by_picture: dict[str, list[Pair]] = defaultdict(list)
+    by_image: dict[str, list[Pair]] = defaultdict(list)
     for image, annotation in pairs:
-        by_picture[image["file_name"]].append((image, annotation))
+        by_image[image["file_name"]].append((image, annotation))
 
-    def people(picture: list[Pair]) -> int:
-        return len({(*a["bbox"], *a["keypoints"]) for _, a in picture})
+    def people(pairs: list[Pair]) -> int:
+        return len({(*a["bbox"], *a["keypoints"]) for _, a in pairs})
 
-    def smallest(picture: list[Pair]) -> float:
-        return min(a["area"] / (image["width"] * image["height"]) for image, a in picture)
+    def smallest(pairs: list[Pair]) -> float:
+        return min(a["area"] / (image["width"] * image["height"]) for image, a in pairs)
 
-    crowded = {name: p for name, p in by_picture.items() if people(p) >= min_people}
+    crowded = {name: p for name, p in by_image.items() if people(p) >= min_people}
     if len(crowded) < count:
         raise ValueError(
-            f"Only {len(crowded)} pictures have at least {min_people} people; ask for fewer "
-            f"--pictures or --min_people."
+            f"Only {len(crowded)} images have at least {min_people} people; ask for fewer "
+            f"--images or --min_people."
         )
     order = sorted(crowded, key=lambda name: (-smallest(crowded[name]), name))
     return {name: crowded[name] for name in order[:count]}
 
 
 def scale_pair(image: dict, annotation: dict, height: int, width: int) -> Pair:
-    """A pair for the picture resized to `height` × `width` pixels."""
+    """A pair for the image resized to `height` × `width` pixels."""
     scale = np.array([width / image["width"], height / image["height"]])
     keypoints = np.array(annotation["keypoints"], dtype=np.float64).reshape(-1, 3)
     keypoints[:, :2] *= scale
@@ -85,28 +85,28 @@ def scale_pair(image: dict, annotation: dict, height: int, width: int) -> Pair:
 
 
 def make_subset(
-    source: Path, output: Path, split: str, pictures: int, min_people: int, max_side: int
+    source: Path, output: Path, split: str, images: int, min_people: int, max_side: int
 ) -> int:
     """Write the subset; returns its number of pairs.
 
     Raises:
-        FileNotFoundError, ValueError: the source is not a RefHuman folder, or has too few pictures.
+        FileNotFoundError, ValueError: the source is not a RefHuman folder, or has too few images.
     """
     annotation_file = source / f"RefHuman_{split}.json"
     if not annotation_file.is_file():
         raise FileNotFoundError(f"{annotation_file} does not exist; check --input and --split.")
     content = json.loads(annotation_file.read_text(encoding="utf-8"))
-    chosen = choose_pictures(pair_entries(content, str(annotation_file)), pictures, min_people)
+    chosen = choose_images(pair_entries(content, str(annotation_file)), images, min_people)
     (output / "images").mkdir(parents=True, exist_ok=True)
     pairs: list[Pair] = []
-    for name, picture_pairs in tqdm(chosen.items(), unit="picture"):
-        entry = picture_pairs[0][0]
+    for name, pairs_of_file in tqdm(chosen.items(), unit="image"):
+        entry = pairs_of_file[0][0]
         size = (entry["height"], entry["width"])
         height, width = size_for_longer_side(*size, min(max_side, max(size)))
-        pixels = Image.fromarray(load_picture(source / "images" / name, size=size))
+        pixels = Image.fromarray(load_image(source / "images" / name, size=size))
         stem = f"{Path(name).stem}.png"
         pixels.resize((width, height), Image.Resampling.LANCZOS).save(output / "images" / stem)
-        for image, annotation in picture_pairs:
+        for image, annotation in pairs_of_file:
             pairs.append(scale_pair({**image, "file_name": stem}, annotation, height, width))
     subset = {
         "images": [image for image, _ in pairs],
@@ -124,8 +124,8 @@ def main() -> int:
     parser.add_argument("--input", type=Path, required=True, help="a RefHuman folder")
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
     parser.add_argument("--split", choices=("train", "val"), default="train")
-    parser.add_argument("--pictures", type=int, default=8)
-    parser.add_argument("--min_people", type=int, default=2, help="in every picture")
+    parser.add_argument("--images", "--pictures", type=int, default=8, help="how many")
+    parser.add_argument("--min_people", type=int, default=2, help="in every image")
     parser.add_argument("--max_side", type=int, default=256, help="longer side in pixels")
     arguments = parser.parse_args()
 
@@ -134,11 +134,11 @@ def main() -> int:
             arguments.input,
             arguments.output,
             arguments.split,
-            arguments.pictures,
+            arguments.images,
             arguments.min_people,
             arguments.max_side,
         )
-        print(f"{arguments.pictures} pictures, {pairs} pairs in {arguments.output}")
+        print(f"{arguments.images} images, {pairs} pairs in {arguments.output}")
 
     return run_program(run)
 

@@ -3,7 +3,7 @@
     python tools/make_synthetic.py --output data/synthetic --train 2000 --val 300 --seed 0
 
 The folder then holds images/, RefHuman_train.json and RefHuman_val.json and is read like RefHuman:
-`--options dataset=refhuman coco_path=data/synthetic`.  A picture comes with several pairs: up to
+`--options dataset=refhuman coco_path=data/synthetic`.  An image comes with several pairs: up to
 three captions for everybody in it who can be referred to.
 
 Interrupted, the same command goes on where it stopped; what it has written is never incomplete.
@@ -31,7 +31,7 @@ from datasets.synthetic import CATEGORIES, SPLITS, SceneGenerator, people_entrie
 from util.command_line import run_program
 
 PART_SIZE = 50
-"""Pictures that one process writes at a time."""
+"""Images that one process writes at a time."""
 
 _PARTS_FOLDER = "parts"  # of an unfinished data set: settings.json and one file per PART_SIZE
 _JPEG_QUALITY = 95
@@ -57,7 +57,7 @@ def part_path(folder: Path, split: str, first: int) -> Path:
 
 
 def write_part(task: tuple[Path, str, int, int, dict[str, Any]]) -> int:
-    """Write pictures and entries of scenes `first` to `last` - 1 of a split; their number."""
+    """Write images and entries of scenes `first` to `last` - 1 of a split; their number."""
     folder, split, first, last, settings = task
     cv2.setNumThreads(1)
     generator = SceneGenerator(
@@ -162,7 +162,7 @@ def make(folder: Path, settings: dict[str, Any], workers: int) -> None:
     missing = sum(last - first for _, _, first, last, _ in tasks)
     done = total - missing
     if done:
-        print(f"{done} of {total} pictures are there already.")
+        print(f"{done} of {total} images are there already.")
     start = time.monotonic()
     workers = min(workers, len(tasks))
     with contextlib.ExitStack() as stack:
@@ -177,10 +177,10 @@ def make(folder: Path, settings: dict[str, Any], workers: int) -> None:
             elapsed = time.monotonic() - start
             rate = (done - total + missing) / elapsed
             left = (total - done) / rate
-            print(f"{done}/{total} pictures, {rate:.0f}/s, {left:.0f} s left", flush=True)
+            print(f"{done}/{total} images, {rate:.0f}/s, {left:.0f} s left", flush=True)
     for split in SPLITS:
         pairs = join_parts(folder, split, settings[split], settings)
-        print(f"RefHuman_{split}.json: {settings[split]} pictures, {pairs} pairs")
+        print(f"RefHuman_{split}.json: {settings[split]} images, {pairs} pairs")
     for path in (folder / _PARTS_FOLDER).iterdir():
         path.unlink()
     (folder / _PARTS_FOLDER).rmdir()
@@ -229,8 +229,8 @@ def settings_from(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--output", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--train", type=int, required=True, help="training pictures")
-    parser.add_argument("--val", type=int, required=True, help="pictures of the held-out split")
+    parser.add_argument("--train", type=int, required=True, help="training images")
+    parser.add_argument("--val", type=int, required=True, help="images of the held-out split")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--image-size",
@@ -238,7 +238,7 @@ def main() -> None:
         nargs="+",
         default=[192],
         metavar="PIXELS",
-        help="side of the pictures, or the smallest and the largest (default: 192)",
+        help="side of the images, or the smallest and the largest (default: 192)",
     )
     parser.add_argument(
         "--people",
@@ -246,7 +246,7 @@ def main() -> None:
         nargs=2,
         default=[1, 6],
         metavar=("FEWEST", "MOST"),
-        help="people in a picture (default: 1 6)",
+        help="people in an image (default: 1 6)",
     )
     parser.add_argument(
         "--difficulty", type=float, default=1.0, help="from 0, plain, to 1 (default: 1)"

@@ -38,7 +38,7 @@ METRICS = {
     "mask_ap": "mask AP",
     "pckh": "PCKh@0.5",
     "oiou": "overall IoU",
-    "identity_accuracy": "right person (pictures with several)",
+    "identity_accuracy": "right person (images with several)",
 }
 
 

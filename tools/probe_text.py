@@ -1,13 +1,13 @@
-"""Does the model read? Text prompts on synthetic pictures: held out, shuffled, and kind by kind.
+"""Does the model read? Text prompts on synthetic images: held out, shuffled, and kind by kind.
 
     python tools/probe_text.py --checkpoint weights/uniphd_tiny.safetensors --length 600
 
 - seen / held out: captions whose word combinations occur in training, and captions with one that
   never does, of the same kinds of caption.
-- several / shuffled: pictures with two or more people; then each caption is replaced by one of a
-  random person of the same picture, the right one included. A model that reads falls to chance,
+- several / shuffled: images with two or more people; then each caption is replaced by one of a
+  random person of the same image, the right one included. A model that reads falls to chance,
   which is here how often the right one was drawn.
-- appearance, action, position, relation, mixed: pictures with two or more people, by what the
+- appearance, action, position, relation, mixed: images with two or more people, by what the
   caption speaks of.
 """
 
@@ -53,8 +53,8 @@ def split_by_caption(ground_truth: dict[str, Any]) -> dict[str, set[int]]:
     return {"seen": {i["id"] for i in seen}, "held out": {i["id"] for i in held_out}}
 
 
-def crowded_pictures(ground_truth: dict[str, Any]) -> set[int]:
-    """Image ids of the pictures with at least two people."""
+def crowded_images(ground_truth: dict[str, Any]) -> set[int]:
+    """Image ids of the images with at least two people."""
     count: dict[str, int] = {}
     for person in ground_truth["people"]:
         count[person["file_name"]] = count.get(person["file_name"], 0) + 1
@@ -70,7 +70,7 @@ def split_by_kind(ground_truth: dict[str, Any], ids: set[int]) -> dict[str, set[
 
 
 def shuffled_caption(dataset: SyntheticRefHuman, index: int) -> str:
-    """A caption of a random describable person of picture `index`."""
+    """A caption of a random describable person of image `index`."""
     generator = np.random.default_rng((_SHUFFLE_SEED, index))
     # 0..59: uniform after the modulo with any number of people up to six.
     _, entry, *_ = dataset.generator.pair(index, turn=int(generator.integers(60)))
@@ -101,7 +101,7 @@ def predict_all(
 ) -> dict[int, dict]:
     """Results by image id; `caption_of` takes (index, the sample's caption)."""
     results = {}
-    for index in tqdm(indices, unit="picture", leave=False):
+    for index in tqdm(indices, unit="image", leave=False):
         sample = dataset[index]
         samples, (target,) = collate([sample], divisor=predictor.divisor)
         prompt = TextPrompt([caption_of(index, target["caption"])])
@@ -118,13 +118,13 @@ def run(arguments: argparse.Namespace) -> None:
     cfg = Config(checkpoint.load(arguments.checkpoint)["config"])
     if cfg.dataset != "synthetic":
         raise ValueError(
-            f"{arguments.checkpoint} was trained on {cfg.dataset!r}; only synthetic pictures know "
-            "held-out captions and everybody in the picture."
+            f"{arguments.checkpoint} was trained on {cfg.dataset!r}; only synthetic images know "
+            "held-out captions and everybody in the image."
         )
     cfg.merge_from_dict({"synthetic.val_length": arguments.length})
     dataset = build_dataset(cfg, "val", prompts=["text"])
     ground_truth = dataset.ground_truth()
-    crowded = crowded_pictures(ground_truth)
+    crowded = crowded_images(ground_truth)
     indices = [i for i, image in enumerate(ground_truth["images"]) if image["id"] in crowded]
     as_they_are = predict_all(predictor, dataset, range(len(dataset)), lambda _, caption: caption)
     drawn = {index: shuffled_caption(dataset, index) for index in indices}
@@ -153,7 +153,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", required=True, help="trained on the synthetic data set")
-    parser.add_argument("--length", type=int, default=600, help="number of pictures")
+    parser.add_argument("--length", type=int, default=600, help="number of images")
     parser.add_argument("--device", help="by default cuda where there is one")
     parser.add_argument("--output", type=Path, help="JSON file of the report")
     arguments = parser.parse_args()

@@ -127,7 +127,7 @@ def tokenizer_config() -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--output", type=Path, required=True, help="folder, made if needed")
-    parser.add_argument("--scenes", type=int, default=4000, help="pictures whose captions to read")
+    parser.add_argument("--scenes", type=int, default=4000, help="images whose captions to read")
     parser.add_argument("--vocabulary", type=int, default=1500, help="the most entries")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Pictures: reading files of any common kind into 8-bit RGB, and what networks expect of them."""
+"""Images: reading files of any common kind into 8-bit RGB, and what networks expect of them."""
 
 from __future__ import annotations
 
@@ -14,74 +14,74 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def load_picture(
+def load_image(
     source: str | os.PathLike[str] | BinaryIO | Image.Image,
     size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Read a picture as 8-bit RGB.
+    """Read an image as 8-bit RGB.
 
-    Grey, palette, CMYK and 16-bit pictures are converted, transparency is dropped. An EXIF
-    orientation is followed when `size` is None: the picture is then what a viewer shows. With
-    `size`, coordinates were annotated on a picture of that size: the stored pixels are taken as
+    Grey, palette, CMYK and 16-bit images are converted, transparency is dropped. An EXIF
+    orientation is followed when `size` is None: the image is then what a viewer shows. With
+    `size`, coordinates were annotated on an image of that size: the stored pixels are taken as
     they are if they have it, and turned by the EXIF orientation only if that gives it. (Where both
     do, as with a half turn, the stored pixels win, as in the published code.)
 
     Args:
-        source: path, open binary file or PIL picture.
-        size: (height, width) that the picture has to have, in pixels.
+        source: path, open binary file or PIL image.
+        size: (height, width) that the image has to have, in pixels.
 
     Returns:
         [h, w, 3] uint8 RGB, a writable array of its own.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: not a picture, truncated, of unknown pixel format, or not of the wanted size.
+        ValueError: not an image, truncated, of unknown pixel format, or not of the wanted size.
     """
     if isinstance(source, Image.Image):
-        return _to_array(source, "the given picture", size)
+        return _to_array(source, "the given image", size)
     name = str(source) if isinstance(source, (str, os.PathLike)) else repr(source)
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
-        raise FileNotFoundError(f"Picture {name} does not exist; check the path.")
+        raise FileNotFoundError(f"Image {name} does not exist; check the path.")
     try:
-        with Image.open(source) as picture:
-            return _to_array(picture, name, size)
+        with Image.open(source) as image:
+            return _to_array(image, name, size)
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"{name} is not a picture that Pillow can read; give a JPEG, PNG or similar file."
+            f"{name} is not an image that Pillow can read; give a JPEG, PNG or similar file."
         ) from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         # Pillow reports broken PNG chunks as SyntaxError.
-        raise ValueError(f"Picture {name} cannot be read ({error}); fetch it again.") from error
+        raise ValueError(f"Image {name} cannot be read ({error}); fetch it again.") from error
 
 
-def _to_array(picture: Image.Image, name: str, size: tuple[int, int] | None) -> np.ndarray:
-    """Orient and convert an open picture; arguments and result as in `load_picture`."""
+def _to_array(image: Image.Image, name: str, size: tuple[int, int] | None) -> np.ndarray:
+    """Orient and convert an open image; arguments and result as in `load_image`."""
     if size is None:
-        picture = ImageOps.exif_transpose(picture)
-    elif (picture.height, picture.width) != tuple(size):
-        turned = ImageOps.exif_transpose(picture)
+        image = ImageOps.exif_transpose(image)
+    elif (image.height, image.width) != tuple(size):
+        turned = ImageOps.exif_transpose(image)
         if (turned.height, turned.width) != tuple(size):
             raise ValueError(
-                f"Picture {name} is {picture.width}x{picture.height} pixels (width x height), "
-                f"its entry says {size[1]}x{size[0]}; use the picture file or the annotation "
+                f"Image {name} is {image.width}x{image.height} pixels (width x height), "
+                f"its entry says {size[1]}x{size[0]}; use the image file or the annotation "
                 f"file that belongs to the other."
             )
-        picture = turned
-    if picture.mode == "F":
+        image = turned
+    if image.mode == "F":
         raise ValueError(
-            f"Picture {name} has floating-point pixels, whose range is not defined; "
+            f"Image {name} has floating-point pixels, whose range is not defined; "
             f"convert it to 8 or 16 bits."
         )
-    if picture.mode.startswith("I"):
-        return _sixteen_bit_grey_to_rgb(np.asarray(picture), name)
-    return np.array(picture.convert("RGB"))
+    if image.mode.startswith("I"):
+        return _sixteen_bit_grey_to_rgb(np.asarray(image), name)
+    return np.array(image.convert("RGB"))
 
 
 def _sixteen_bit_grey_to_rgb(grey: np.ndarray, name: str) -> np.ndarray:
     """Grey values 0..65535 [h, w] -> [h, w, 3] uint8; Pillow's own conversion would clip at 255."""
     if grey.min() < 0 or grey.max() > 65535:
         raise ValueError(
-            f"Picture {name} has grey values from {grey.min()} to {grey.max()}; expected at most "
+            f"Image {name} has grey values from {grey.min()} to {grey.max()}; expected at most "
             f"16 bits (0 to 65535)."
         )
     eight_bit = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A padded batch of pictures of different sizes."""
+"""A padded batch of images of different sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class NestedTensor:
-    """Pictures (or feature maps) of different sizes, padded to one size.
+    """Images (or feature maps) of different sizes, padded to one size.
 
     Attributes:
         tensors: [B, C, H, W], zero in the padding.
@@ -23,22 +23,22 @@ class NestedTensor:
 
     @classmethod
     def from_list(cls, images: Sequence[Tensor], divisor: int = 16) -> NestedTensor:
-        """Pad pictures [C, h, w] with zeros at the bottom and right.
+        """Pad images [C, h, w] with zeros at the bottom and right.
 
         Args:
-            images: pictures with the same number of channels.
+            images: images with the same number of channels.
             divisor: the common height and width are rounded up to a multiple of it.
 
         Raises:
-            ValueError: no pictures, or pictures that are not [C, h, w] with a common C.
+            ValueError: no images, or images that are not [C, h, w] with a common C.
         """
         if len(images) == 0:
-            raise ValueError("NestedTensor.from_list needs at least one picture, got none.")
+            raise ValueError("NestedTensor.from_list needs at least one image, got none.")
         channels = images[0].shape[0] if images[0].dim() == 3 else None
         for i, image in enumerate(images):
             if image.dim() != 3 or image.shape[0] != channels:
                 raise ValueError(
-                    f"Picture {i} of the batch has shape {tuple(image.shape)}; expected "
+                    f"Image {i} of the batch has shape {tuple(image.shape)}; expected "
                     f"[C, h, w] with the same C for the whole batch."
                 )
         height = max(image.shape[1] for image in images)
@@ -54,7 +54,7 @@ class NestedTensor:
 
     @property
     def sizes(self) -> Tensor:
-        """[B, 2] int64 unpadded (height, width) of every picture."""
+        """[B, 2] int64 unpadded (height, width) of every image."""
         height = (~self.mask[:, :, 0]).sum(1)
         width = (~self.mask[:, 0, :]).sum(1)
         return torch.stack([height, width], dim=1)

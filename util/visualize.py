@@ -1,6 +1,6 @@
-"""Pictures of people: keypoints, masks, boxes and prompts drawn onto a picture.
+"""Images of people: keypoints, masks, boxes and prompts drawn onto an image.
 
-Pictures are [h, w, 3] uint8 RGB arrays; coordinates are (x, y) in their pixels.  Nothing draws into
+Images are [h, w, 3] uint8 RGB arrays; coordinates are (x, y) in their pixels.  Nothing draws into
 its argument.
 """
 
@@ -50,7 +50,7 @@ class Person:
 
 
 def draw_person(
-    picture: np.ndarray,
+    image: np.ndarray,
     person: Person,
     limbs: Sequence[tuple[int, int]],
     flip_pairs: Sequence[tuple[int, int]] = (),
@@ -58,13 +58,13 @@ def draw_person(
     """Draw mask, box, limbs and keypoints.
 
     Args:
-        picture: [h, w, 3] RGB.
+        image: [h, w, 3] RGB.
         person: what to draw.
         limbs: pairs of keypoints that a line joins.
         flip_pairs: (left, right) pairs of keypoints; the person's left is green, the right orange,
             what belongs to neither yellow.
     """
-    canvas = np.ascontiguousarray(picture).copy()
+    canvas = np.ascontiguousarray(image).copy()
     if person.mask is not None:
         canvas = _draw_mask(canvas, np.asarray(person.mask, dtype=bool))
     thickness = _thickness(canvas)
@@ -89,9 +89,9 @@ def draw_person(
     return canvas
 
 
-def draw_points(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+def draw_points(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Draw a positional prompt: a scribble [P, 2] as a line, a click [1, 2] as a target."""
-    canvas = np.ascontiguousarray(picture).copy()
+    canvas = np.ascontiguousarray(image).copy()
     thickness = _thickness(canvas)
     points = np.asarray(points, dtype=np.float64)
     if len(points) > 1:
@@ -106,7 +106,7 @@ def draw_points(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def comparison(
-    picture: np.ndarray,
+    image: np.ndarray,
     prediction: Person,
     truth: Person | None,
     limbs: Sequence[tuple[int, int]],
@@ -117,16 +117,16 @@ def comparison(
     """Prediction, and where it is known the ground truth beside it, over the prompt in words.
 
     Args:
-        picture: [h, w, 3] RGB; a small one is enlarged.
+        image: [h, w, 3] RGB; a small one is enlarged.
         prediction: left half.
         truth: right half; None leaves it out.
         limbs: see `draw_person`.
         flip_pairs: see `draw_person`.
-        prompt: text below the picture.
+        prompt: text below the image.
         points: [P, 2] positional prompt, drawn into both halves.
     """
-    scale = max(1, math.ceil(_SMALLEST_CANVAS / max(picture.shape[:2])))
-    canvas = _enlarge(picture, scale)
+    scale = max(1, math.ceil(_SMALLEST_CANVAS / max(image.shape[:2])))
+    canvas = _enlarge(image, scale)
     if points is not None:
         points = np.asarray(points, dtype=np.float64) * scale
     halves = []
@@ -141,9 +141,9 @@ def comparison(
     return add_text(joined, prompt) if prompt else joined
 
 
-def add_text(picture: np.ndarray, text: str) -> np.ndarray:
-    """The picture with a white strip below that holds the text, wrapped to its width."""
-    width = picture.shape[1]
+def add_text(image: np.ndarray, text: str) -> np.ndarray:
+    """The image with a white strip below that holds the text, wrapped to its width."""
+    width = image.shape[1]
     size = max(11, min(18, width // 24))
     font = ImageFont.load_default(size)
     margin = 4
@@ -153,24 +153,24 @@ def add_text(picture: np.ndarray, text: str) -> np.ndarray:
     pen = ImageDraw.Draw(strip)
     for row, line in enumerate(lines):
         pen.text((margin, margin + row * line_height), line, fill=(0, 0, 0), font=font)
-    return np.concatenate([picture, np.asarray(strip)], axis=0)
+    return np.concatenate([image, np.asarray(strip)], axis=0)
 
 
 def contact_sheet(
-    pictures: Sequence[np.ndarray], columns: int, background: Color = (64, 64, 64)
+    images: Sequence[np.ndarray], columns: int, background: Color = (64, 64, 64)
 ) -> np.ndarray:
-    """Pictures of any sizes in a grid, row by row.
+    """Images of any sizes in a grid, row by row.
 
     Raises:
-        ValueError: no pictures, or fewer than one column.
+        ValueError: no images, or fewer than one column.
     """
-    if len(pictures) == 0 or columns < 1:
-        raise ValueError(f"A contact sheet of {len(pictures)} pictures in {columns} columns.")
+    if len(images) == 0 or columns < 1:
+        raise ValueError(f"A contact sheet of {len(images)} images in {columns} columns.")
     gap = 4
-    columns = min(columns, len(pictures))
-    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    columns = min(columns, len(images))
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
     widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]
-    heights = [max(picture.shape[0] for picture in row) for row in rows]
+    heights = [max(image.shape[0] for image in row) for row in rows]
     sheet = np.empty(
         (sum(heights) + gap * (len(rows) - 1), sum(widths) + gap * (columns - 1), 3), dtype=np.uint8
     )
@@ -178,21 +178,21 @@ def contact_sheet(
     top = 0
     for row, row_height in zip(rows, heights, strict=True):
         left = 0
-        for picture, column_width in zip(row, widths, strict=False):
-            height, width = picture.shape[:2]
-            sheet[top : top + height, left : left + width] = picture
+        for image, column_width in zip(row, widths, strict=False):
+            height, width = image.shape[:2]
+            sheet[top : top + height, left : left + width] = image
             left += column_width + gap
         top += row_height + gap
     return sheet
 
 
-def save(path: str | os.PathLike, picture: np.ndarray) -> None:
-    """Write a picture file; folders are made. The file is complete or not there at all."""
+def save(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write an image file; folders are made. The file is complete or not there at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        Image.fromarray(picture).save(temporary)
+        Image.fromarray(image).save(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -201,13 +201,13 @@ def save(path: str | os.PathLike, picture: np.ndarray) -> None:
 # --- pieces --------------------------------------------------------------------------------------
 
 
-def _thickness(picture: np.ndarray) -> int:
-    """Of limbs, in pixels, in proportion to the picture."""
-    return max(1, round(max(picture.shape[:2]) / 240))
+def _thickness(image: np.ndarray) -> int:
+    """Of limbs, in pixels, in proportion to the image."""
+    return max(1, round(max(image.shape[:2]) / 240))
 
 
 def _fixed_point(value: float) -> int:
-    """A coordinate as cv2 takes it; far outside the picture it is cut off."""
+    """A coordinate as cv2 takes it; far outside the image it is cut off."""
     return int(round(float(np.clip(np.nan_to_num(value), -1e4, 1e5)) * 2**_SHIFT))
 
 
@@ -228,7 +228,7 @@ def _dot(canvas: np.ndarray, center: np.ndarray, color: Color, thickness: float)
 
 def _draw_mask(canvas: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if mask.shape != canvas.shape[:2]:
-        raise ValueError(f"A mask of {mask.shape} for a picture of {canvas.shape[:2]} (h, w).")
+        raise ValueError(f"A mask of {mask.shape} for an image of {canvas.shape[:2]} (h, w).")
     tinted = canvas.astype(np.float32)
     tinted[mask] += MASK_OPACITY * (np.array(MASK_COLOR, dtype=np.float32) - tinted[mask])
     canvas = tinted.round().astype(np.uint8)
@@ -237,10 +237,10 @@ def _draw_mask(canvas: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def _enlarge(picture: np.ndarray, scale: int) -> np.ndarray:
+def _enlarge(image: np.ndarray, scale: int) -> np.ndarray:
     if scale == 1:
-        return picture
-    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        return image
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
 
 
 def _scale_person(person: Person, scale: int) -> Person:

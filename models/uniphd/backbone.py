@@ -1,4 +1,4 @@
-"""Picture → feature maps C2…C5 with their padding masks."""
+"""Image → feature maps C2…C5 with their padding masks."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class GraphAttention(nn.Module):
 
 
 class PoseCentricDecoderLayer(nn.Module):
-    """Across groups, into the picture, and within each group.
+    """Across groups, into the image, and within each group.
 
     Args:
         embed_dim: width D.

@@ -116,13 +116,13 @@ class DynamicMaskHead(nn.Module):
 
 
 class MaskRefinement(nn.Module):
-    """m + conv(relu(conv(relu(concat(m, picture features))))), 3 × 3 convolutions.
+    """m + conv(relu(conv(relu(concat(m, image features))))), 3 × 3 convolutions.
 
-    The first convolution is split: its picture half is the same for all groups of a picture.
+    The first convolution is split: its image half is the same for all groups of an image.
 
     Args:
         mask_dim: channels of the mask features m.
-        image_channels: channels of the picture features.
+        image_channels: channels of the image features.
     """
 
     def __init__(self, mask_dim: int, image_channels: int) -> None:
@@ -132,7 +132,7 @@ class MaskRefinement(nn.Module):
         self.conv2 = nn.Conv2d(mask_dim, mask_dim, 3, padding=1)
 
     def forward(self, masks: Tensor, image_features: Tensor, groups: int) -> Tensor:
-        """masks [B * m, 16, h, w] and picture features [B, C, h, w] → [B * m, 16, h, w]."""
+        """masks [B * m, 16, h, w] and image features [B, C, h, w] → [B * m, 16, h, w]."""
         mask_weight, image_weight = self.conv1.weight.split(
             [self.mask_dim, self.conv1.in_channels - self.mask_dim], dim=1
         )

@@ -1,4 +1,4 @@
-"""Outputs → results in pixels of the original pictures."""
+"""Outputs → results in pixels of the original images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYPOINT_CONFIDENCE = torch.tensor(1.0).sigmoid().item()
 
 
 class PostProcess(nn.Module):
-    """The best (group, class) pairs of every picture.
+    """The best (group, class) pairs of every image.
 
     Args:
         num_results: how many pairs are kept; at most 2n.
@@ -29,7 +29,7 @@ class PostProcess(nn.Module):
     def forward(
         self, outputs: Mapping[str, Tensor], target_sizes: Tensor, image_sizes: Tensor
     ) -> list[dict[str, Tensor]]:
-        """Results of every picture, best first.
+        """Results of every image, best first.
 
         Args:
             outputs: of `UniPHD`, without targets.
@@ -37,9 +37,9 @@ class PostProcess(nn.Module):
             image_sizes: [B, 2] unpadded (height, width) that the model saw.
 
         Returns:
-            Per picture `scores` [r], `labels` [r] (all 1), `boxes` [r, 4] (left, top, right,
+            Per image `scores` [r], `labels` [r] (all 1), `boxes` [r, 4] (left, top, right,
             bottom), `keypoints` [r, K, 3] (x, y, confidence), and with a mask head `masks`
-            [r, h, w] bool; pixels of the original picture.
+            [r, h, w] bool; pixels of the original image.
         """
         scores, order = outputs["pred_logits"].float().sigmoid().flatten(1).topk(self.num_results)
         groups = torch.div(order, 2, rounding_mode="floor")
@@ -70,10 +70,10 @@ class PostProcess(nn.Module):
 
 
 def resize_masks(logits: Tensor, image_size: list[int], target_size: list[int]) -> Tensor:
-    """Mask logits [m, H, W] of a padded picture → bool [m, h, w] in its original size.
+    """Mask logits [m, H, W] of a padded image → bool [m, h, w] in its original size.
 
     Args:
-        logits: of the padded picture.
+        logits: of the padded image.
         image_size: unpadded (height, width).
         target_size: original (height, width).
     """

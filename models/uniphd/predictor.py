@@ -1,4 +1,4 @@
-"""One picture, any number of prompts."""
+"""One image, any number of prompts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from models.uniphd.postprocess import PostProcess
 from models.uniphd.prompt_encoder import PointPrompt, Prompt, ScribblePrompt, TextPrompt
 from models.uniphd.uniphd import UniPHD
-from util.images import IMAGENET_MEAN, IMAGENET_STD, load_picture, size_for_longer_side
+from util.images import IMAGENET_MEAN, IMAGENET_STD, load_image, size_for_longer_side
 from util.nested_tensor import NestedTensor
 
 # The trained tiny model that comes with the repository.
@@ -29,7 +29,7 @@ SCRIBBLE_POINTS = 12
 
 @dataclass(frozen=True)
 class Prediction:
-    """The referred person, in pixels of the given picture.
+    """The referred person, in pixels of the given image.
 
     Attributes:
         keypoints: [K, 3] float32 (x, y, confidence).
@@ -45,12 +45,12 @@ class Prediction:
 
 
 class Predictor:
-    """Holds a picture's features, so that every further prompt costs only the rest of the model.
+    """Holds an image's features, so that every further prompt costs only the rest of the model.
 
     Args:
         model: a trained model; it is put into evaluation mode.
         postprocessor: belongs to the model.
-        max_side: longer side of the picture as the model sees it, in pixels.
+        max_side: longer side of the image as the model sees it, in pixels.
         divisor: the padded sides are multiples of it.
     """
 
@@ -61,7 +61,7 @@ class Predictor:
         self.postprocessor = postprocessor
         self.max_side = max_side
         self.divisor = divisor
-        self._picture: _Picture | None = None
+        self._encoded: _EncodedImage | None = None
 
     @classmethod
     def from_checkpoint(
@@ -74,7 +74,7 @@ class Predictor:
 
         Args:
             path: one of our checkpoints, or the published one; by default the repository's tiny
-                model, trained on synthetic pictures.
+                model, trained on synthetic images.
             device: by default CUDA where there is one.
             config: settings; by default those stored in the checkpoint, or config/uniphd.py for
                 the published one, which holds none.
@@ -109,24 +109,24 @@ class Predictor:
 
     @torch.inference_mode()
     def set_image(self, image: str | os.PathLike | Image.Image | np.ndarray) -> None:
-        """Encode a picture for the prompts that follow.
+        """Encode an image for the prompts that follow.
 
         Args:
-            image: a file, a PIL picture (both turned upright by their EXIF rotation), or a uint8
+            image: a file, a PIL image (both turned upright by their EXIF rotation), or a uint8
                 array [h, w, 3] in RGB.
 
         Raises:
-            FileNotFoundError, ValueError: not a picture.
+            FileNotFoundError, ValueError: not an image.
         """
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 raise ValueError(
-                    "A picture as an array must be uint8 [h, w, 3] in RGB; got "
+                    "An image as an array must be uint8 [h, w, 3] in RGB; got "
                     f"{image.dtype} {list(image.shape)}."
                 )
             pixels = image
         else:
-            pixels = load_picture(image)
+            pixels = load_image(image)
         original_size = pixels.shape[:2]
         size = size_for_longer_side(*original_size, self.max_side)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
@@ -134,7 +134,7 @@ class Predictor:
         tensor = F.normalize(F.to_dtype(tensor, scale=True), IMAGENET_MEAN, IMAGENET_STD)
         samples = NestedTensor.from_list([tensor.to(self.device)], divisor=self.divisor)
         features = self.model.backbone(samples)
-        self._picture = _Picture(samples, features, size, original_size)
+        self._encoded = _EncodedImage(samples, features, size, original_size)
 
     @torch.inference_mode()
     def predict(
@@ -147,23 +147,23 @@ class Predictor:
 
         Args:
             text: a sentence.
-            point: (x, y) in pixels of the picture.
-            scribble: [P, 2] (x, y) in pixels of the picture, P >= 2, along the stroke; it is
+            point: (x, y) in pixels of the image.
+            scribble: [P, 2] (x, y) in pixels of the image, P >= 2, along the stroke; it is
                 resampled to 12 points at equal distances.
 
         Raises:
-            RuntimeError: no picture was set.
+            RuntimeError: no image was set.
             ValueError: not exactly one prompt, or a prompt of a wrong form.
         """
-        if self._picture is None:
-            raise RuntimeError("No picture is set: call set_image before predict.")
-        picture = self._picture
+        if self._encoded is None:
+            raise RuntimeError("No image is set: call set_image before predict.")
+        encoded = self._encoded
         prompt = self._make_prompt(text, point, scribble)
-        outputs = self.model(picture.samples, prompt, features=picture.features)
+        outputs = self.model(encoded.samples, prompt, features=encoded.features)
         result = self.postprocessor(
             outputs,
-            target_sizes=torch.tensor([picture.original_size], device=self.device),
-            image_sizes=torch.tensor([picture.size], device=self.device),
+            target_sizes=torch.tensor([encoded.original_size], device=self.device),
+            image_sizes=torch.tensor([encoded.size], device=self.device),
         )[0]
         return Prediction(
             keypoints=result["keypoints"][0].cpu().numpy(),
@@ -201,7 +201,7 @@ class Predictor:
     def _to_model_pixels(
         self, points: Sequence, expected: str, shape: tuple[int | None, ...]
     ) -> Tensor:
-        """Coordinates in the given picture → in the resized one, with checks."""
+        """Coordinates in the given image → in the resized one, with checks."""
         try:
             array = np.asarray(points, dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -212,18 +212,18 @@ class Predictor:
         )
         if not fits or not np.isfinite(array).all():
             raise ValueError(f"Expected a {expected} of finite numbers; got {points!r}.")
-        height, width = self._picture.original_size
+        height, width = self._encoded.original_size
         if (array < 0).any() or (array > [width, height]).any():
             raise ValueError(
-                f"The prompt {array.tolist()} leaves the picture, which is {width} pixels wide "
+                f"The prompt {array.tolist()} leaves the image, which is {width} pixels wide "
                 f"and {height} high; give (x, y) inside it."
             )
-        scale = np.array([self._picture.size[1] / width, self._picture.size[0] / height])
+        scale = np.array([self._encoded.size[1] / width, self._encoded.size[0] / height])
         return torch.from_numpy(array * scale.astype(np.float32)).to(self.device)
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _EncodedImage:
     """What `set_image` keeps; sizes are (height, width) in pixels."""
 
     samples: NestedTensor

@@ -23,7 +23,7 @@ ROBERTA_BASE = dict(
 
 @dataclass(frozen=True)
 class TextPrompt:
-    """One sentence per picture."""
+    """One sentence per image."""
 
     captions: list[str]
 
@@ -37,7 +37,7 @@ class TextPrompt:
 
 @dataclass(frozen=True)
 class PositionalPrompt:
-    """Points on the person, the same number P in every picture.
+    """Points on the person, the same number P in every image.
 
     Attributes:
         points: [B, P, 2] (x, y) in pixels of the padded batch.
@@ -54,11 +54,11 @@ class PositionalPrompt:
 
 
 class PointPrompt(PositionalPrompt):
-    """One click per picture: points [B, 1, 2]."""
+    """One click per image: points [B, 1, 2]."""
 
 
 class ScribblePrompt(PositionalPrompt):
-    """One scribble per picture: points [B, P, 2] along the stroke; P = 12 as published."""
+    """One scribble per image: points [B, P, 2] along the stroke; P = 12 as published."""
 
 
 Prompt = TextPrompt | PointPrompt | ScribblePrompt
@@ -142,13 +142,13 @@ class PromptEncoder(nn.Module):
         """Encode a batch of prompts.
 
         Args:
-            prompt: one sentence, click or scribble per picture.
+            prompt: one sentence, click or scribble per image.
             features: C4, [B, C, h, w].
             image_size: padded (height, width) of the batch in pixels.
 
         Raises:
             TypeError: not a prompt.
-            ValueError: another number of prompts than pictures, or points of a wrong shape.
+            ValueError: another number of prompts than images, or points of a wrong shape.
         """
         batch = features.tensors.shape[0]
         if not isinstance(prompt, Prompt):
@@ -157,7 +157,7 @@ class PromptEncoder(nn.Module):
                 f"{type(prompt).__name__}."
             )
         if len(prompt) != batch:
-            raise ValueError(f"Got {len(prompt)} prompts for {batch} pictures.")
+            raise ValueError(f"Got {len(prompt)} prompts for {batch} images.")
         if isinstance(prompt, TextPrompt):
             return self.encode_text(prompt.captions, features.tensors.device)
         return self.encode_points(prompt.points, features, image_size)

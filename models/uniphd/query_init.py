@@ -59,12 +59,12 @@ class QueryInitializer(nn.Module):
             instance_query: [B, D], the prompt's; every group starts from it.
 
         Raises:
-            ValueError: the picture has fewer tokens than there are groups.
+            ValueError: the image has fewer tokens than there are groups.
         """
         if memory.tokens.shape[1] < self.num_groups:
             raise ValueError(
                 f"num_groups={self.num_groups} groups cannot be chosen from "
-                f"{memory.tokens.shape[1]} encoder tokens; use larger pictures or fewer groups."
+                f"{memory.tokens.shape[1]} encoder tokens; use larger images or fewer groups."
             )
         center_logits, valid = make_proposals(memory)
         tokens = memory.tokens.masked_fill(~valid[..., None], 0.0)

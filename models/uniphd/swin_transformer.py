@@ -59,7 +59,7 @@ class WindowAttention(nn.Module):
         """Attend inside every window.
 
         Args:
-            windows: [B * N, T, C], the N windows of a picture one after the other.
+            windows: [B * N, T, C], the N windows of an image one after the other.
             shift_mask: [N, T, T] additive, -100 between tokens that the cyclic shift made
                 neighbours; None without a shift.
 
@@ -76,7 +76,7 @@ class WindowAttention(nn.Module):
         else:
             bias = bias[None] + shift_mask[:, None].to(query.dtype)  # [N, heads, T, T]
             batch = count // shift_mask.shape[0]
-            bias = bias.expand(batch, -1, -1, -1, -1).flatten(0, 1)  # no copy of a single picture
+            bias = bias.expand(batch, -1, -1, -1, -1).flatten(0, 1)  # no copy of a single image
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.proj(attended.transpose(1, 2).reshape(count, tokens, dim))
 
@@ -100,7 +100,7 @@ class SwinBlock(nn.Module):
         dim: width of the tokens.
         num_heads: attention heads.
         window_size: side of a window, in tokens.
-        shift: cyclic shift of the picture before it is cut into windows, in tokens.
+        shift: cyclic shift of the image before it is cut into windows, in tokens.
         drop_path: probability of skipping a branch for a sample (stochastic depth).
         mlp_ratio: hidden width of the MLP over `dim`.
     """
@@ -225,7 +225,7 @@ class SwinStage(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Cut a picture into 4 × 4 patches and project each to a token."""
+    """Cut an image into 4 × 4 patches and project each to a token."""
 
     def __init__(self, patch_size: int, in_channels: int, embed_dim: int) -> None:
         super().__init__()
@@ -340,7 +340,7 @@ def read_imagenet_weights(checkpoint: dict, model: SwinTransformer) -> dict[str,
     """The backbone's share of the Swin authors' ImageNet file.
 
     Drops the classifier (`head.*`), the final norm (the four output norms replace it) and the
-    masks and tables that depend on the picture size alone.
+    masks and tables that depend on the image size alone.
 
     Args:
         checkpoint: content of the file; the weights are its `model` entry.

@@ -1,4 +1,4 @@
-"""UniPHD: a picture and a prompt in, the referred person's keypoints and mask out."""
+"""UniPHD: an image and a prompt in, the referred person's keypoints and mask out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UniPHD(nn.Module):
     """Promptable pose and mask estimation (paper, Sec. 3; Fig. 2 shows the same modules).
 
     Args:
-        backbone: picture → C2…C5.
+        backbone: image → C2…C5.
         prompt_encoder: prompt → features and instance query.
         input_projection: C3…C5 → four levels of width D.
         fusion: prompt into visual tokens.
@@ -70,11 +70,11 @@ class UniPHD(nn.Module):
         """Predict for a batch.
 
         Args:
-            samples: B normalised pictures, padded to multiples of 16.
-            prompts: one prompt per picture.
-            targets: one person per picture (datasets/refhuman.py); with them, masks are made for
+            samples: B normalised images, padded to multiples of 16.
+            prompts: one prompt per image.
+            targets: one person per image (datasets/refhuman.py); with them, masks are made for
                 the matched group only.
-            features: C2…C5 of `samples` if they are known already: a picture's features serve any
+            features: C2…C5 of `samples` if they are known already: an image's features serve any
                 number of prompts.
 
         Returns:
@@ -88,7 +88,7 @@ class UniPHD(nn.Module):
             with targets `matched_groups` [B], each target's group;
             with a mask head `mask_groups` [B, m] and, for those groups, the logits
             `pred_masks` [B, m, H, W] and `pred_masks_low` [B, m, H/2, W/2].
-            [0, 1] is the unpadded picture.
+            [0, 1] is the unpadded image.
         """
         if features is None:
             features = self.backbone(samples)

@@ -1,6 +1,6 @@
 """Times every implementation at the model's shapes: `python benchmark.py [--threads 2]`.
 
-The shapes are the encoder's and the decoder's for a picture of 480 x 640 pixels.  The
+The shapes are the encoder's and the decoder's for an image of 480 x 640 pixels.  The
 implementations take turns within one run, so that a busy machine slows all of them down alike;
 what is printed are medians, and ratios to pure PyTorch.  On a GPU, a plain form of the published
 kernel (csrc/comparison/plain.cu) takes part.
@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
-    parser.add_argument("--batch", type=int, help="pictures; by default 1 on the CPU, 4 on a GPU")
+    parser.add_argument("--batch", type=int, help="images; by default 1 on the CPU, 4 on a GPU")
     parser.add_argument("--rounds", type=int, default=15, help="turns of every implementation")
     parser.add_argument("--types", nargs="+", default=["float32", "bfloat16"], choices=TYPES)
     arguments = parser.parse_args()

@@ -112,10 +112,10 @@ def ms_deform_attn_pytorch(
     areas = [height * width for height, width in shapes]
     for level, level_value in enumerate(value.to(precise).split(areas, dim=1)):
         height, width = shapes[level]
-        picture = level_value.permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
+        image = level_value.permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
         grid = grids[:, :, :, level].transpose(1, 2).flatten(0, 1)  # [B * M, Q, P, 2]
         sampled.append(
-            F.grid_sample(picture, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+            F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         )
     weights = attention_weights.to(precise).transpose(1, 2)
     weights = weights.reshape(batch * heads, 1, queries, levels * points)

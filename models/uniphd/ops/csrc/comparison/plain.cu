@@ -63,9 +63,9 @@ __global__ void forward_kernel(
   const int channel = thread % s.channels;
   const int64_t item = thread / s.channels;
   const int head = item % s.heads;
-  const int64_t picture = item / s.heads / s.queries;
+  const int64_t image = item / s.heads / s.queries;
   const T* const base = value +
-      (picture * s.pixels * s.heads + head) * s.channels + channel;
+      (image * s.pixels * s.heads + head) * s.channels + channel;
   float sum = 0;
   for (int level = 0; level < s.levels; ++level) {
     for (int point = 0; point < s.points; ++point) {
@@ -92,8 +92,8 @@ __global__ void backward_kernel(
   const int channel = thread % s.channels;
   const int64_t item = thread / s.channels;
   const int head = item % s.heads;
-  const int64_t picture = item / s.heads / s.queries;
-  const int64_t base = (picture * s.pixels * s.heads + head) * s.channels + channel;
+  const int64_t image = item / s.heads / s.queries;
+  const int64_t base = (image * s.pixels * s.heads + head) * s.channels + channel;
   const float gradient = float(grad_output[thread]);
   for (int level = 0; level < s.levels; ++level) {
     for (int point = 0; point < s.points; ++point) {

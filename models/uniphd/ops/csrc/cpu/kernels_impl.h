@@ -250,9 +250,9 @@ void forward(const Inputs<T>& in, T* output, int64_t begin, int64_t end, void* s
         in.weights + row * samples_per_row, width, height, columns, rows, start, corner_pixel,
         corner_weight);
     for (int64_t item = row * in.heads; item < (row + rows_here) * in.heads; ++item) {
-      const int64_t picture = item / (in.heads * in.queries);
+      const int64_t image = item / (in.heads * in.queries);
       const T* const head_value =
-          in.value + picture * in.pixels * stride + item % in.heads * in.channels;
+          in.value + image * in.pixels * stride + item % in.heads * in.channels;
       T* const target = output + item * in.channels;
       const int32_t* const item_pixel = corner_pixel + (item - row * in.heads) * samples;
       const A* const item_weight = corner_weight + (item - row * in.heads) * samples;
@@ -317,14 +317,14 @@ void backward(
   for (int64_t task = begin; task < end; ++task) {
     const int64_t level = task % in.levels;
     const int64_t head = task / in.levels % in.heads;
-    const int64_t picture = task / (in.levels * in.heads);
+    const int64_t image = task / (in.levels * in.heads);
     const int32_t rows = int32_t(in.shapes[2 * level]);
     const int32_t columns = int32_t(in.shapes[2 * level + 1]);
     const A height = A(rows);
     const A width = A(columns);
     const int64_t level_pixels = int64_t(rows) * columns;
     const int64_t first =
-        (picture * in.pixels + in.starts[level]) * stride + head * in.channels;
+        (image * in.pixels + in.starts[level]) * stride + head * in.channels;
     const T* const __restrict level_value = in.value + first;
     for (int64_t i = 0; i < level_pixels * in.channels; ++i) grad_level[i] = A(0);
 
@@ -332,7 +332,7 @@ void backward(
       const int64_t queries = in.queries - query < together ? in.queries - query : together;
       const int64_t samples = queries * in.points;
       for (int64_t q = 0; q < queries; ++q) {
-        const int64_t item = (picture * in.queries + query + q) * in.heads + head;
+        const int64_t item = (image * in.queries + query + q) * in.heads + head;
         const int64_t source = item * samples_per_query + level * in.points;
         for (int64_t point = 0; point < in.points; ++point) {
           x[q * in.points + point] = in.locations[2 * (source + point)];
@@ -349,7 +349,7 @@ void backward(
       for (int64_t i = 0; i < 4 * most; ++i) dot[i] = A(0);
 
       for (int64_t q = 0; q < queries; ++q) {
-        const int64_t item = (picture * in.queries + query + q) * in.heads + head;
+        const int64_t item = (image * in.queries + query + q) * in.heads + head;
         const T* const __restrict incoming = grad_output + item * in.channels;
         for_channel_blocks<A>(
             in.channels, [&](auto block, int64_t channel) UNIPHD_INLINE_LAMBDA {
@@ -405,7 +405,7 @@ void backward(
         y[sample] = inside ? factor * height * along_y : A(0);
       }
       for (int64_t q = 0; q < queries; ++q) {
-        const int64_t item = (picture * in.queries + query + q) * in.heads + head;
+        const int64_t item = (image * in.queries + query + q) * in.heads + head;
         const int64_t target = item * samples_per_query + level * in.points;
         for (int64_t point = 0; point < in.points; ++point) {
           grad_locations[2 * (target + point)] = x[q * in.points + point];

@@ -183,9 +183,9 @@ __global__ void __launch_bounds__(kWarps* kLanes) forward_kernel(Inputs<T> in, T
        first += step) {
     const int64_t item = first + group;
     const bool active = item < items;
-    const int64_t picture = item / (in.heads * in.queries);
+    const int64_t image = item / (in.heads * in.queries);
     const T* const value =
-        in.value + picture * in.pixels * stride + item % in.heads * in.channels;
+        in.value + image * in.pixels * stride + item % in.heads * in.channels;
     for (int block = 0; block < in.channels; block += G * V) {
       const int channel = block + member * V;
       const bool used = active && channel < in.channels;
@@ -354,9 +354,9 @@ __global__ void __launch_bounds__(kWarps* kLanes) backward_kernel(
        first += step) {
     const int64_t item = first + group;
     const bool active = item < items;
-    const int64_t picture = item / (in.heads * in.queries);
+    const int64_t image = item / (in.heads * in.queries);
     const int64_t value_offset =
-        picture * in.pixels * stride + item % in.heads * in.channels;
+        image * in.pixels * stride + item % in.heads * in.channels;
     for (int begin = 0; begin < samples; begin += kChunk<G>) {
       const int count = min(kChunk<G>, samples - begin);
       prepare<T, G>(in, first, items, begin, count, prepared);
