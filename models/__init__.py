@@ -7,10 +7,11 @@ from pathlib import Path
 from torch import nn
 
 from datasets.skeleton import SKELETONS, Skeleton
-from models.uniphd.backbone import InputProjection, build_backbone
+from models.backbones.backbone import build_backbone
+from models.layers.encoder import DeformableEncoder
+from models.layers.input_projection import InputProjection
 from models.uniphd.criterion import Criterion
 from models.uniphd.decoder import PoseCentricDecoder
-from models.uniphd.encoder import DeformableEncoder
 from models.uniphd.fusion import PromptFusion
 from models.uniphd.heads import PredictionHeads
 from models.uniphd.mask_head import DynamicMaskHead

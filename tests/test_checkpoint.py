@@ -9,9 +9,9 @@ import pytest
 import torch
 from small_models import random_batch, small_model
 
-from models.uniphd.backbone import build_backbone
+from models.backbones.backbone import build_backbone
+from models.backbones.swin import build_swin
 from models.uniphd.prompt_encoder import PointPrompt
-from models.uniphd.swin_transformer import build_swin
 from util import checkpoint
 
 SMALL_SWIN = {"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}

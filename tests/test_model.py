@@ -21,13 +21,13 @@ from small_models import (
 )
 
 from models import build_model, build_parameter_groups
-from models.uniphd.backbone import build_backbone
-from models.uniphd.encoder import EncoderMemory
+from models.backbones.backbone import build_backbone
+from models.backbones.swin import build_swin
+from models.layers.encoder import EncoderMemory
+from models.layers.position_encoding import encode_map, encode_points, encode_words
 from models.uniphd.mask_head import DynamicMaskHead
-from models.uniphd.position_encoding import encode_map, encode_points, encode_words
 from models.uniphd.prompt_encoder import PointPrompt, TextPrompt
 from models.uniphd.query_init import make_proposals
-from models.uniphd.swin_transformer import build_swin
 from util.nested_tensor import NestedTensor
 
 KINDS = ("text", "scribble", "point")
@@ -195,8 +195,8 @@ def test_activation_checkpointing_changes_nothing_but_memory(tmp_path):
 
 
 def test_checkpointing_recomputes(tmp_path, monkeypatch):
-    import models.uniphd.encoder as encoder
-    import models.uniphd.swin_transformer as swin
+    import models.backbones.swin as swin
+    import models.layers.encoder as encoder
 
     calls = []
     for module in (encoder, swin):

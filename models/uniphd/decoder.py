@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.uniphd.encoder import EncoderMemory
-from models.uniphd.layers import MLP, FeedForward, multi_head_attention
+from models.layers.attention import multi_head_attention
+from models.layers.encoder import EncoderMemory
+from models.layers.mlp import MLP, FeedForward
+from models.layers.position_encoding import encode_points
 from models.uniphd.ops.ms_deform_attn import MSDeformAttn
-from models.uniphd.position_encoding import encode_points
 from models.uniphd.query_init import GroupQueries
 from util.keypoint_ops import inverse_sigmoid
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.uniphd.layers import multi_head_attention
+from models.layers.attention import multi_head_attention
 from models.uniphd.prompt_encoder import EncodedPrompt
 from util.nested_tensor import NestedTensor
 

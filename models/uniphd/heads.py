@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.layers.mlp import MLP, init_class_bias, zero_last_layer
 from models.uniphd.decoder import DecoderOutput
-from models.uniphd.layers import MLP, init_class_bias, zero_last_layer
 from util.keypoint_ops import inverse_sigmoid
 
 

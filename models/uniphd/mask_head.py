@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.uniphd.encoder import EncoderMemory
-from models.uniphd.layers import MLP
+from models.layers.encoder import EncoderMemory
+from models.layers.mlp import MLP
 
 SHUFFLE = 4  # each pixel of a mask feature map unfolds into SHUFFLE × SHUFFLE mask pixels
 

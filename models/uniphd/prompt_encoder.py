@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, RobertaConfig, RobertaModel
 
-from models.uniphd.position_encoding import encode_map, encode_words
+from models.layers.position_encoding import encode_map, encode_words
 from util.nested_tensor import NestedTensor
 
 # The settings of roberta-base in which a RobertaConfig differs by default: enough to build the

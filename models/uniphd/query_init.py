@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.uniphd.encoder import EncoderMemory, pixel_centers
-from models.uniphd.layers import MLP, init_class_bias, zero_last_layer
+from models.layers.encoder import EncoderMemory, pixel_centers
+from models.layers.mlp import MLP, init_class_bias, zero_last_layer
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.uniphd.backbone import Backbone, InputProjection
+from models.backbones.backbone import Backbone
+from models.layers.encoder import DeformableEncoder
+from models.layers.input_projection import InputProjection
 from models.uniphd.decoder import PoseCentricDecoder
-from models.uniphd.encoder import DeformableEncoder
 from models.uniphd.fusion import PromptFusion
 from models.uniphd.heads import PredictionHeads
 from models.uniphd.mask_head import DynamicMaskHead

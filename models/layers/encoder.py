@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.uniphd.backbone import valid_ratios
-from models.uniphd.layers import FeedForward
+from models.layers.mlp import FeedForward
+from models.layers.padding import valid_ratios
+from models.layers.position_encoding import encode_map
 from models.uniphd.ops.ms_deform_attn import MSDeformAttn
-from models.uniphd.position_encoding import encode_map
 from util.nested_tensor import NestedTensor
 
 

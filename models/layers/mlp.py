@@ -1,4 +1,4 @@
-"""Small building blocks that several rooms share."""
+"""Linear layers in a row, and how heads start."""
 
 from __future__ import annotations
 
@@ -28,19 +28,6 @@ class MLP(nn.Module):
         for layer in self.layers[:-1]:
             x = F.relu(layer(x), inplace=True)
         return self.layers[-1](x)
-
-
-def multi_head_attention(embed_dim: int, num_heads: int) -> nn.MultiheadAttention:
-    """Attention over [B, T, D] tensors.
-
-    Raises:
-        ValueError: `embed_dim` is not divisible by `num_heads`.
-    """
-    if embed_dim % num_heads:
-        raise ValueError(
-            f"hidden_dim must be a multiple of num_heads; got {embed_dim} and {num_heads}."
-        )
-    return nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
 
 
 class FeedForward(nn.Module):
