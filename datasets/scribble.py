@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 NUM_POINTS = 12
 """Points of a scribble."""
@@ -92,3 +94,14 @@ def _erode(inside: np.ndarray) -> np.ndarray:
         if np.count_nonzero(kept) >= needed:
             return kept
     return inside > 0
+
+
+def resample_stroke(points: Tensor, count: int) -> Tensor:
+    """A stroke [P, 2] → [count, 2] points at equal distances along it, from end to end."""
+    steps = (points[1:] - points[:-1]).norm(dim=-1)
+    distance = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+    wanted = torch.linspace(0, 1, count, device=points.device) * distance[-1]
+    index = torch.searchsorted(distance, wanted).clamp(1, len(points) - 1)
+    start, end = distance[index - 1], distance[index]
+    share = ((wanted - start) / (end - start).clamp(min=1e-6)).clamp(0, 1)
+    return points[index - 1] + share[:, None] * (points[index] - points[index - 1])

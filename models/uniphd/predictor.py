@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from datasets.scribble import NUM_POINTS, resample_stroke
 from models.uniphd.postprocess import PostProcess
 from models.uniphd.prompt_encoder import PointPrompt, Prompt, ScribblePrompt, TextPrompt
 from models.uniphd.uniphd import UniPHD
@@ -22,9 +23,6 @@ from util.nested_tensor import NestedTensor
 
 # The trained tiny model that comes with the repository.
 DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[2] / "weights" / "uniphd_tiny.safetensors"
-
-# A prompt of one point is a point prompt; the published model samples scribbles at 12 points.
-SCRIBBLE_POINTS = 12
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ class Predictor:
         if point is not None:
             return PointPrompt(self._to_model_pixels(point, "point (x, y)", (2,))[None, None])
         points = self._to_model_pixels(scribble, "scribble [P, 2] with P >= 2", (None, 2))
-        return ScribblePrompt(resample_stroke(points, SCRIBBLE_POINTS)[None])
+        return ScribblePrompt(resample_stroke(points, NUM_POINTS)[None])
 
     def _to_model_pixels(
         self, points: Sequence, expected: str, shape: tuple[int | None, ...]
@@ -230,14 +228,3 @@ class _EncodedImage:
     features: list[NestedTensor]
     size: tuple[int, int]
     original_size: tuple[int, int]
-
-
-def resample_stroke(points: Tensor, count: int) -> Tensor:
-    """A stroke [P, 2] → [count, 2] points at equal distances along it, from end to end."""
-    steps = (points[1:] - points[:-1]).norm(dim=-1)
-    distance = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
-    wanted = torch.linspace(0, 1, count, device=points.device) * distance[-1]
-    index = torch.searchsorted(distance, wanted).clamp(1, len(points) - 1)
-    start, end = distance[index - 1], distance[index]
-    share = ((wanted - start) / (end - start).clamp(min=1e-6)).clamp(0, 1)
-    return points[index - 1] + share[:, None] * (points[index] - points[index - 1])
