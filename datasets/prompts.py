@@ -2,8 +2,8 @@
 
 A `PromptKind` knows where its prompts come from (a sample's target, a command line, a program); a
 `Prompt` is a batch of them on its way to the model, and knows how to be encoded and drawn.  Another
-kind is a subclass of each and one `register` call; whatever names kinds of prompt (settings, command
-lines, evaluation, predictor) then knows it.
+kind is a subclass of each and one `register` call; whatever names kinds of prompt (settings,
+command lines, evaluation, predictor) then knows it.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from pathlib import Path
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
-    Until then an existing file stays as it is; after an error the temporary file is removed. Missing
-    folders are made. The temporary name keeps the suffix, by which libraries choose a format.
+    Until then an existing file stays as it is; after an error the temporary file is removed.
+    Missing folders are made. The temporary name keeps the suffix: libraries choose a format by it.
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full.
