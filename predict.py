@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from datasets.prompts import PROMPT_KINDS
 from datasets.skeleton import COCO
-from models.uniphd.predictor import DEFAULT_CHECKPOINT, Prediction, Predictor
+from models.uniphd.predictor import DEFAULT_CHECKPOINT, Prediction, Predictor, one_prompt
 from util import visualize
 from util.command_line import run_program
 from util.config import Config, OptionsAction
+from util.errors import UserError
 from util.images import load_image
 from util.logging import write_json
 
@@ -37,14 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--image", required=True, help="image file")
     prompt = parser.add_mutually_exclusive_group(required=True)
-    prompt.add_argument("--text", help="a sentence about the person")
-    prompt.add_argument("--point", type=parse_point, metavar="X,Y", help="a click on the person")
-    prompt.add_argument(
-        "--scribble",
-        type=parse_stroke,
-        metavar="X1,Y1,X2,Y2,...",
-        help="points along a stroke over the person",
-    )
+    for kind in PROMPT_KINDS.values():
+        prompt.add_argument(f"--{kind.name}", type=kind.parse, metavar=kind.metavar, help=kind.help)
     parser.add_argument(
         "--output", default="prediction.png", help="image to write; numbers go to a .json beside"
     )
@@ -63,40 +59,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_point(text: str) -> list[float]:
-    """[x, y] from "x,y"."""
-    numbers = _numbers(text)
-    if len(numbers) != 2:
-        raise argparse.ArgumentTypeError(f"expected X,Y, got '{text}'")
-    return numbers
+def to_json(prediction: Prediction, image: str, prompt: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a prediction: keypoints by name, box, mask as COCO run-length code.
 
-
-def parse_stroke(text: str) -> list[list[float]]:
-    """[[x, y], ...] from "x1,y1,x2,y2,..."."""
-    numbers = _numbers(text)
-    if len(numbers) < 4 or len(numbers) % 2:
-        raise argparse.ArgumentTypeError(
-            f"expected two or more points X1,Y1,X2,Y2,..., got '{text}'"
-        )
-    return [numbers[i : i + 2] for i in range(0, len(numbers), 2)]
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers between commas, got '{text}'") from None
-
-
-def to_json(prediction: Prediction, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The numbers of a prediction: keypoints by name, box, mask as COCO run-length code."""
+    Args:
+        prediction: what was found.
+        image: the file's name.
+        prompt: its value by its kind.
+    """
     record = {
-        "image": str(arguments.image),
-        "prompt": {
-            kind: value
-            for kind in ("text", "point", "scribble")
-            if (value := getattr(arguments, kind)) is not None
-        },
+        "image": image,
+        "prompt": prompt,
         "score": prediction.score,
         "box": prediction.box.tolist(),
         "keypoints": dict(zip(COCO.names, prediction.keypoints.tolist(), strict=True)),
@@ -111,9 +84,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Predict, and write image and numbers."""
     output = Path(arguments.output)
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"--output {output}: expected a name that ends in .png or .jpg.")
+        raise UserError(f"--output {output}: expected a name that ends in .png or .jpg.")
     if arguments.options and not arguments.config_file:
-        raise ValueError("--options change the settings of --config_file; name one.")
+        raise UserError("--options change the settings of --config_file; name one.")
     config = None
     if arguments.config_file:
         config = Config.fromfile(arguments.config_file)
@@ -122,20 +95,16 @@ def run(arguments: argparse.Namespace) -> None:
     image = load_image(arguments.image)
     predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device, config)
     predictor.set_image(image)
-    prediction = predictor.predict(arguments.text, arguments.point, arguments.scribble)
+    name, value = one_prompt({name: getattr(arguments, name) for name in PROMPT_KINDS})
+    prediction = predictor.predict(**{name: value})
 
-    points = arguments.scribble if arguments.point is None else [arguments.point]
-    drawn = visualize.comparison(
-        image,
-        visualize.Person(prediction.keypoints, prediction.mask, prediction.box),
-        truth=None,
-        limbs=COCO.limbs,
-        flip_pairs=COCO.flip_pairs,
-        prompt=f"{arguments.text or ''} (score {prediction.score:.2f})".strip(),
-        points=None if points is None else np.array(points),
-    )
-    visualize.save(output, drawn)
-    write_json(output.with_suffix(".json"), to_json(prediction, arguments))
+    prompts = PROMPT_KINDS[name].from_user(value, *image.shape[:2])
+    person = visualize.Person(prediction.keypoints, prediction.mask, prediction.box)
+    drawn = visualize.draw_person(image, person, COCO.limbs, COCO.flip_pairs)
+    words = f"{prompts.words(0)} (score {prediction.score:.2f})".strip()
+    visualize.save(output, visualize.add_text(prompts.draw(drawn, 0), words))
+    record = to_json(prediction, str(arguments.image), {name: value})
+    write_json(output.with_suffix(".json"), record)
     print(f"score {prediction.score:.3f}: {output}, {output.with_suffix('.json')}")
 
 

@@ -26,9 +26,10 @@ decoder_points = 4
 dropout = 0.0  # encoder and decoder
 prompt_dropout = 0.1  # projections of the prompt features
 num_groups = 20
+num_results = None  # best results kept per image; None: as many as groups
+decoder = "pose_centric"  # or "grouppose": Group Pose's layer in UniPHD (Uni-GroupPose, Table 2)
 within_type = "graph"  # attention inside a group: "graph" (Eq. 4), or "self" (no learned adjacency)
 mask_head = True
-mask_dim = 16
 
 # --- losses (Appendix A.1) ---------------------------------------------------------------------
 match_costs = dict(ce=2.0, bbox=5.0, giou=2.0, keypoints=10.0, oks=4.0)
@@ -51,6 +52,7 @@ focal_gamma = 2.0
 dataset = "refhuman"  # "refhuman" reads coco_path; "synthetic" draws images on the spot
 coco_path = "data/RefHuman"
 pad_divisor = 16
+eval_short_side = None  # shorter side in evaluation, the longer one at most eval_max_side
 eval_max_side = 640
 train_short_sides = [360, 392, 416, 480, 512, 544, 576, 608, 640]
 train_max_side = 640

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from util.errors import UserError
+
 
 @dataclass(frozen=True)
 class Skeleton:
@@ -102,3 +104,14 @@ COCO = Skeleton(
 )
 
 SKELETONS = {"coco": COCO}
+
+
+def get_skeleton(name: str) -> Skeleton:
+    """A keypoint definition by name.
+
+    Raises:
+        UserError: unknown name.
+    """
+    if name not in SKELETONS:
+        raise UserError(f"Unknown skeleton {name!r}; expected one of {', '.join(SKELETONS)}.")
+    return SKELETONS[name]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 
 from models.uniphd.criterion import Criterion, dice_loss, sigmoid_focal_loss
-from models.uniphd.matcher import GroupMatcher
+from models.uniphd.matcher import GroupMatcher, Matching, People, stack_layers
 from models.uniphd.postprocess import PostProcess
 from util.box_ops import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh, generalized_box_iou
 from util.keypoint_ops import inverse_sigmoid, object_keypoint_similarity
@@ -21,17 +22,31 @@ WEIGHTS = {
     "keypoints": 10.0,
     "oks": 4.0,
     "keypoints_visi": 4.0,
-    "mask": 2.0,
-    "dice": 5.0,
-    "mask_low": 2.0,
-    "dice_low": 5.0,
 }
 SIGMAS = (0.1, 0.2)
 
 
-def make_criterion(weights=WEIGHTS, layers=1, with_masks=False):
-    matcher = GroupMatcher(COSTS, SIGMAS, 0.25, 2.0)
-    return Criterion(matcher, weights, layers, with_masks, SIGMAS, 0.25, 2.0)
+MASKS = {"mask": 2.0, "dice": 5.0, "mask_low": 2.0, "dice_low": 5.0}
+
+
+def make_matcher(costs=COSTS):
+    return GroupMatcher(costs=costs, sigmas=SIGMAS, focal_alpha=0.25, focal_gamma=2.0)
+
+
+def make_criterion(weights=WEIGHTS, layers=1):
+    return Criterion(
+        loss_weights=weights,
+        num_decoder_layers=layers,
+        sigmas=SIGMAS,
+        focal_alpha=0.25,
+        focal_gamma=2.0,
+    )
+
+
+def matching(*groups, matched=True):
+    """Of images with one person each: the same group in the final layer and the proposals."""
+    groups = torch.tensor([[[group] for group in groups]] * 2)
+    return Matching(groups, torch.full(groups.shape, matched))
 
 
 def make_target(visible=(1.0, 1.0), keypoints=((0.5, 0.5), (0.25, 0.75))):
@@ -48,11 +63,16 @@ def make_target(visible=(1.0, 1.0), keypoints=((0.5, 0.5), (0.25, 0.75))):
 
 def make_outputs(keypoints, boxes=None, logits=None):
     groups = len(keypoints)
-    return {
+    shared = {
         "pred_logits": torch.zeros(1, groups, 2) if logits is None else torch.tensor([logits]),
-        "pred_boxes": torch.tensor([boxes or [[0.5, 0.5, 0.4, 0.4]] * groups]),
         "pred_keypoints": torch.tensor([keypoints]),
+    }
+    return {
+        **shared,
+        "pred_boxes": torch.tensor([boxes or [[0.5, 0.5, 0.4, 0.4]] * groups]),
         "pred_keypoints_visi": torch.zeros(1, groups, 2),
+        "aux_outputs": [],
+        "encoder_outputs": shared,
     }
 
 
@@ -92,32 +112,93 @@ def test_oks_by_hand():
 
 
 def test_matcher_weighs_every_cost():
-    matcher = GroupMatcher(COSTS, SIGMAS, 0.25, 2.0)
     exact, off = [[0.5, 0.5], [0.25, 0.75]], [[0.6, 0.5], [0.25, 0.75]]
     near_box, far_box = [0.5, 0.5, 0.4, 0.4], [0.1, 0.1, 0.1, 0.1]
     target = make_target()
-    assert matcher(make_outputs([off, exact]), [target]).tolist() == [1]
+
+    def match(outputs, target):
+        """Groups of the decoder layer and of the proposals."""
+        return make_matcher()(outputs, [target]).groups.flatten().tolist()
+
+    assert match(make_outputs([off, exact]), target) == [1, 1]
     # An invisible keypoint costs nothing.
-    assert matcher(make_outputs([off, off]), [make_target(visible=(0.0, 1.0))]).tolist() == [0]
+    assert match(make_outputs([off, off]), make_target(visible=(0.0, 1.0))) == [0, 0]
+    # Encoder proposals have no boxes.
     outputs = make_outputs([exact, exact], boxes=[far_box, near_box])
-    assert matcher(outputs, [target]).tolist() == [1]
+    assert match(outputs, target) == [1, 0]
     outputs = make_outputs([exact, exact], logits=[[5.0, -3.0], [-3.0, 3.0]])
-    assert matcher(outputs, [target]).tolist() == [1]  # index 1 is the person
+    assert match(outputs, target) == [1, 1]  # index 1 is the person
     # 0.04 of keypoint distance costs 0.4 and some OKS; 0.2 of box costs 1 and some overlap.
     close = [[0.52, 0.52], [0.25, 0.75]]
     outputs = make_outputs([close, exact], boxes=[near_box, [0.6, 0.5, 0.3, 0.4]])
-    assert matcher(outputs, [target]).tolist() == [0]
-    del outputs["pred_boxes"]  # encoder proposals have none
-    assert matcher(outputs, [target]).tolist() == [1]
-    with pytest.raises(ValueError, match="match_costs must have exactly"):
-        GroupMatcher({"ce": 1.0}, SIGMAS, 0.25, 2.0)
+    assert match(outputs, target) == [0, 1]
+    with pytest.raises(ValueError, match="match_costs must be among"):
+        make_matcher({"typo": 1.0})
 
 
-def test_one_person_per_sample():
+def test_several_people_share_the_groups_out_at_the_lowest_cost():
+    """Against every assignment tried out; images with 0, 1 and 3 people in one batch."""
+    generator = torch.Generator().manual_seed(2)
+    groups, counts = 5, (3, 0, 1)
+
+    def layer():
+        return {
+            "pred_logits": torch.randn(3, groups, 2, generator=generator),
+            "pred_keypoints": torch.rand(3, groups, 2, 2, generator=generator),
+            "pred_boxes": 0.2 + 0.3 * torch.rand(3, groups, 4, generator=generator),
+            "pred_keypoints_visi": torch.randn(3, groups, 2, generator=generator),
+        }
+
+    outputs = {**layer(), "aux_outputs": [layer()], "encoder_outputs": layer()}
+    targets = [
+        {
+            "boxes": 0.2 + 0.3 * torch.rand(count, 4, generator=generator),
+            "labels": torch.ones(count, dtype=torch.int64),
+            "keypoints": torch.cat(
+                [torch.rand(count, 2, 2, generator=generator), torch.ones(count, 2, 1)], dim=-1
+            ),
+            "area": torch.rand(count, generator=generator),
+        }
+        for count in counts
+    ]
+    matcher = make_matcher()
+    found = matcher(outputs, targets)
+    assert found.groups.shape == found.matched.shape == (3, 3, 3)
+    assert found.matched[0].tolist() == [[place < count for place in range(3)] for count in counts]
+    cost = matcher.cost(stack_layers(outputs), People.of(targets))
+    for number in range(3):
+        for image, count in enumerate(counts):
+            chosen = found.groups[number, image, :count].tolist()
+            best = min(
+                itertools.permutations(range(groups), count),
+                key=lambda option: sum(cost[number, image, g, p] for p, g in enumerate(option)),
+            )
+            assert chosen == list(best)
+    losses = make_criterion(layers=2)({**outputs, "matching": found}, targets)
+    assert all(torch.isfinite(value) for value in losses.values())
+    # One person at a time, by the formula: the final layer's L1 distance over four people.
+    final = outputs["pred_keypoints"]
+    distance = sum(
+        (final[image, found.groups[1, image, person]] - target["keypoints"][person, :, :2])
+        .abs()
+        .sum()
+        for image, target in enumerate(targets)
+        for person in range(counts[image])
+    )
+    assert losses["loss_keypoints"].item() == pytest.approx(distance.item() / 4, rel=1e-5)
+
+
+def test_more_people_than_groups_and_bad_numbers():
+    outputs = make_outputs([[[0.5, 0.5], [0.25, 0.75]]])
     target = make_target()
-    target["keypoints"] = target["keypoints"].repeat(2, 1, 1)
-    with pytest.raises(ValueError, match="Image id 7: expected exactly one person .* got 2"):
-        GroupMatcher(COSTS, SIGMAS, 0.25, 2.0)(make_outputs([[[0.5, 0.5]] * 2]), [target])
+    crowd = {key: torch.cat([target[key]] * 3) for key in ("boxes", "labels", "keypoints", "area")}
+    found = make_matcher()(outputs, [crowd])
+    assert found.matched.sum(-1).tolist() == [[1], [1]]
+    losses = make_criterion()({**outputs, "matching": found}, [crowd])
+    assert all(torch.isfinite(value) for value in losses.values())
+    # What is not finite is left to the loss to report.
+    outputs["pred_keypoints"] = outputs["pred_keypoints"] * math.nan
+    assert make_matcher()(outputs, [crowd]).matched.sum(-1).tolist() == [[1], [1]]
 
 
 def test_losses_by_hand():
@@ -127,7 +208,7 @@ def test_losses_by_hand():
         boxes=[[0.5, 0.6, 0.4, 0.4], [0.5, 0.5, 0.4, 0.4]],
         logits=[[0.0, 0.0], [0.0, 0.0]],
     )
-    outputs["matched_groups"] = torch.tensor([0])
+    outputs["matching"] = matching(0)
     outputs["pred_keypoints_visi"] = torch.tensor([[[2.0, 2.0], [0.0, 0.0]]])
     losses = criterion(outputs, [make_target(visible=(1.0, 0.0))])
     log2 = math.log(2)
@@ -149,10 +230,14 @@ def test_two_people_divide_as_published():
     criterion = make_criterion()
     single = make_outputs([[[0.6, 0.5], [0.25, 0.5]]])
     single["pred_keypoints_visi"] = torch.tensor([[[2.0, -1.0]]])
-    single["matched_groups"] = torch.tensor([0])
-    double = {name: torch.cat([value, value]) for name, value in single.items()}
-    one = criterion(single, [make_target()])
-    two = criterion(double, [make_target()] * 2)
+
+    def twice(values):
+        return {k: torch.cat([v, v]) for k, v in values.items() if isinstance(v, torch.Tensor)}
+
+    double = {**twice(single), "aux_outputs": []}
+    double["encoder_outputs"] = twice(single["encoder_outputs"])
+    one = criterion({**single, "matching": matching(0)}, [make_target()])
+    two = criterion({**double, "matching": matching(0, 0)}, [make_target()] * 2)
     for name in one:
         factor = 0.5 if name == "loss_keypoints_visi" else 1.0
         assert two[name].item() == pytest.approx(factor * one[name].item(), rel=1e-5), name
@@ -175,24 +260,23 @@ def test_mask_losses_by_hand():
 
 
 def test_mask_targets_are_padded_and_halved_at_odd_pixels():
-    criterion = make_criterion(with_masks=True)
+    criterion = make_criterion({**WEIGHTS, **MASKS})
     target = make_target()
     target["masks"] = torch.zeros(1, 3, 4, dtype=torch.bool)
     target["masks"][0, 1, 1] = True
     outputs = make_outputs([[[0.5, 0.5], [0.25, 0.75]]] * 3)
-    outputs["matched_groups"] = torch.tensor([2])
-    outputs["mask_groups"] = torch.tensor([[0, 2]])
-    outputs["pred_masks"] = torch.full((1, 2, 4, 4), -20.0)
-    outputs["pred_masks_low"] = torch.full((1, 2, 2, 2), -20.0)
-    outputs["pred_masks"][0, 1, 1, 1] = 20.0
-    outputs["pred_masks_low"][0, 1, 0, 0] = 20.0
+    outputs["matching"] = matching(2)
+    outputs["pred_masks"] = torch.full((1, 1, 4, 4), -20.0)  # of the person's group alone
+    outputs["pred_masks_low"] = torch.full((1, 1, 2, 2), -20.0)
+    outputs["pred_masks"][0, 0, 1, 1] = 20.0
+    outputs["pred_masks_low"][0, 0, 0, 0] = 20.0
     losses = criterion(outputs, [target])
     for name in ("loss_mask", "loss_dice", "loss_mask_low", "loss_dice_low"):
         assert losses[name].item() == pytest.approx(0.0, abs=1e-4), name
 
 
 def test_total_uses_every_weight():
-    criterion = make_criterion(layers=2, with_masks=True)
+    criterion = make_criterion({**WEIGHTS, **MASKS}, layers=2)
     ones = {name: torch.tensor(1.0) for name in criterion.weights}
     layer, encoder, mask = 2 + 5 + 2 + 10 + 4 + 4, 2 + 10 + 4, 2 + 5 + 2 + 5
     assert criterion.total(ones).item() == 2 * layer + encoder + mask

@@ -23,7 +23,8 @@ from small_models import (
 from models import build_model, build_parameter_groups
 from models.backbones.backbone import build_backbone
 from models.backbones.swin import build_swin
-from models.layers.encoder import EncoderMemory
+from models.grouppose.decoder import GroupPoseDecoderLayer
+from models.layers.encoder import EncoderMemory, LevelLayout
 from models.layers.position_encoding import encode_map, encode_points, encode_words
 from models.uniphd.mask_head import DynamicMaskHead
 from models.uniphd.prompt_encoder import PointPrompt, TextPrompt
@@ -112,7 +113,7 @@ def test_padding_does_not_leak_into_encoder_and_proposals(built):
     with torch.inference_mode():
         small, large = model.encoder(alone), model.encoder(padded)
         torch.testing.assert_close(
-            large.tokens[~large.padding_mask], small.tokens[0], atol=1e-4, rtol=0
+            large.tokens[~large.layout.padding_mask], small.tokens[0], atol=1e-4, rtol=0
         )
         small, large = model.query_init(small, query), model.query_init(large, query)
     torch.testing.assert_close(large.references, small.references, atol=1e-4, rtol=0)
@@ -125,16 +126,16 @@ def test_targets_choose_the_mask(built):
     with torch.inference_mode():
         every = model(random_batch(), prompt)
         one = model(random_batch(), prompt, random_targets())
-    matched = one["matched_groups"]
-    assert one["mask_groups"].tolist() == matched[:, None].tolist()
+    matched, _ = one["matching"].final
+    assert one["mask_groups"].tolist() == matched.tolist()
     rows = torch.arange(2)
-    assert_masks_close(one["pred_masks"][:, 0], every["pred_masks"][rows, matched])
+    assert_masks_close(one["pred_masks"][:, 0], every["pred_masks"][rows, matched[:, 0]])
 
 
 def test_features_serve_several_prompts(built):
     model = built[0].eval()
     with torch.inference_mode():
-        features = model.backbone(random_batch())
+        features = model.encode_image(random_batch())
         for prompt in all_prompts().values():
             kept = model(random_batch(), prompt, features=features)
             fresh = model(random_batch(), prompt)
@@ -280,8 +281,8 @@ def test_every_model_setting_arrives(tmp_path, name):
 def test_focal_settings_reach_the_matching(tmp_path):
     costs = []
     for gamma in (0.0, 2.0):
-        _, criterion, _ = small_model(tmp_path, focal_gamma=gamma)
-        costs.append(criterion.matcher._class_cost(torch.ones(1, 5)))
+        model, *_ = small_model(tmp_path, focal_gamma=gamma)
+        costs.append(model.matcher._class_cost(torch.ones(1, 5)))
     assert not torch.allclose(*costs)
 
 
@@ -302,7 +303,7 @@ def test_frozen_text_encoder(tmp_path):
         ({"backbone_options__windows": 3}, "a setting that Swin does not know"),
         ({"num_heads": 5}, "hidden_dim must be a multiple of num_heads"),
         ({"hidden_dim": 40}, "hidden_dim must be a multiple of 32"),
-        ({"mask_dim": 8}, "mask_dim must be 16"),
+        ({"decoder": "detr"}, "decoder must be one of pose_centric, grouppose"),
         ({"model": "unipose"}, "model must be"),
         ({"skeleton": "hand"}, "Unknown skeleton 'hand'"),
         ({"text_encoder": "no/such folder"}, "neither a local folder"),
@@ -343,7 +344,7 @@ def test_long_captions_are_cut(built):
 
 def test_wrong_prompts(built):
     model = built[0].eval()
-    with pytest.raises(TypeError, match="TextPrompt, PointPrompt or ScribblePrompt; got str"):
+    with pytest.raises(TypeError, match=r"TextPrompt, PointPrompt, ScribblePrompt .* got str"):
         model(random_batch(), "a man")
     with pytest.raises(ValueError, match="Got 1 prompts for 2 images"):
         model(random_batch(), TextPrompt(["a man"]))
@@ -456,13 +457,14 @@ def test_point_and_word_encodings_literally():
 
 def test_proposals_literally():
     mask = torch.zeros(1, 4 * 6 + 2 * 3, dtype=torch.bool)
-    memory = EncoderMemory(
-        tokens=torch.zeros(1, 30, 8),
-        padding_mask=mask,
+    layout = LevelLayout(
+        shapes=((4, 6), (2, 3)),
         spatial_shapes=torch.tensor([[4, 6], [2, 3]]),
         level_start_index=torch.tensor([0, 24]),
+        padding_mask=mask,
         valid_ratios=torch.tensor([[[0.5, 1.0], [0.5, 1.0]]]),
     )
+    memory = EncoderMemory(torch.zeros(1, 30, 8), layout)
     logits, valid = make_proposals(memory)
     # Row 2, column 1 of the first level: x = 1.5 of 3 valid columns, y = 2.5 of 4 rows.
     token = 2 * 6 + 1
@@ -476,15 +478,10 @@ def test_mask_head_equals_one_group_at_a_time():
     """The batched head against the published recipe: each group's own small network."""
     torch.manual_seed(0)
     dim, groups, height, width = 8, 3, 6, 10
-    head = DynamicMaskHead(dim, 16, (5, 7))
+    head = DynamicMaskHead(dim, (5, 7))
     shapes = [(height, width), (3, 5), (2, 3), (1, 2)]
-    memory = EncoderMemory(
-        tokens=torch.randn(1, sum(h * w for h, w in shapes), dim),
-        padding_mask=None,
-        spatial_shapes=torch.tensor(shapes),
-        level_start_index=None,
-        valid_ratios=None,
-    )
+    layout = LevelLayout.of([NestedTensor(None, torch.zeros(1, h, w).bool()) for h, w in shapes])
+    memory = EncoderMemory(torch.randn(1, sum(h * w for h, w in shapes), dim), layout)
     c2, c3 = torch.randn(1, 5, 2 * height, 2 * width), torch.randn(1, 7, height, width)
     queries, centers = torch.randn(1, groups, dim), torch.rand(1, groups, 2)
     image_size = torch.tensor([[45, 78]])
@@ -543,7 +540,7 @@ def test_decoder_layer_equals_loops_over_groups_and_types(built):
         positions[:, :, 0] = 0
         references = torch.rand(1, 5, 18, 4, 2, generator=generator)
         before = queries.clone()
-        got = layer(queries, positions, references, memory)
+        got = layer.attend(queries, positions, references, memory)
         torch.testing.assert_close(queries, before)  # nobody's tensor is changed in place
 
         def attend(module, tokens, bias=None):
@@ -573,8 +570,8 @@ def test_decoder_layer_equals_loops_over_groups_and_types(built):
                     group[None],
                     reference[None],
                     memory.tokens,
-                    memory.spatial_shapes,
-                    memory.level_start_index,
+                    memory.layout.spatial_shapes,
+                    memory.layout.level_start_index,
                 )[0]
                 for group, reference in zip(x, references[0], strict=True)
             ]
@@ -586,16 +583,51 @@ def test_decoder_layer_equals_loops_over_groups_and_types(built):
     torch.testing.assert_close(got[0], expected, atol=1e-5, rtol=1e-4)
 
 
+def test_group_pose_layer_equals_loops_over_groups_and_types():
+    """Group Pose's order: within, across, into the image; one feed-forward network."""
+    torch.manual_seed(0)
+    layer = GroupPoseDecoderLayer(
+        embed_dim=32, num_heads=4, num_levels=2, num_points=2, feedforward_dim=48, dropout=0.0
+    ).eval()
+    levels = [NestedTensor(torch.randn(1, 32, s, s), torch.zeros(1, s, s).bool()) for s in (4, 2)]
+    memory = EncoderMemory(torch.randn(1, 20, 32), LevelLayout.of(levels))
+    queries, positions = torch.randn(1, 5, 18, 32), torch.randn(1, 5, 18, 32)
+    references = torch.rand(1, 5, 18, 2, 2)
+    with torch.inference_mode():
+        got = layer.attend(queries, positions, references, memory)[0]
+
+        def attend(module, tokens):
+            return module(tokens[None], tokens[None], tokens[None])[0][0]
+
+        x = queries[0] + positions[0]
+        x = layer.within_norm(x + torch.stack([attend(layer.within_attention, g) for g in x]))
+        across = [attend(layer.across_attention, x[:, kind]) for kind in range(18)]
+        x = layer.across_norm(x + torch.stack(across, dim=1)) + positions[0]
+        layout = memory.layout
+        sampled = [
+            layer.cross_attention(
+                group[None],
+                reference[None],
+                memory.tokens,
+                layout.spatial_shapes,
+                layout.level_start_index,
+            )[0]
+            for group, reference in zip(x, references[0], strict=True)
+        ]
+        expected = layer.feed_forward(layer.cross_norm(x + torch.stack(sampled)))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_references_are_detached_between_layers_but_not_for_the_heads(built):
     """A layer's loss reaches the layer before through the reference that entered it."""
     model = built[0].train()
     model.zero_grad()
     outputs = model(random_batch(), all_prompts()["point"], random_targets())
     outputs["aux_outputs"][1]["pred_keypoints"].sum().backward()
-    first = model.heads.keypoint_heads[0].layers[-1].weight.grad
-    second = model.heads.keypoint_heads[1].layers[-1].weight.grad
+    first = model.decoder.layers[0].keypoint_head.layers[-1].weight.grad
+    second = model.decoder.layers[1].keypoint_head.layers[-1].weight.grad
     assert first.abs().sum() > 0 and second.abs().sum() > 0
-    assert model.heads.keypoint_heads[2].layers[-1].weight.grad is None
+    assert model.decoder.layers[2].keypoint_head.layers[-1].weight.grad is None
     assert model.query_init.keypoint_head.layers[-1].weight.grad is None
 
 

@@ -11,9 +11,10 @@ import argparse
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import safetensors
@@ -21,105 +22,63 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-# Published name -> ours; "*" stands for a layer number and is the same on both sides.
-_UNIPHD_NAMES = (
-    ("backbone.0.", "backbone.body."),
-    ("text_encoder.text_backbone.", "prompt_encoder.text_backbone."),
-    ("text_proj.fc.", "prompt_encoder.word_projection.0."),
-    ("text_proj.layer_norm.", "prompt_encoder.word_projection.1."),
-    ("sentence_proj.fc.", "prompt_encoder.sentence_projection.0."),
-    ("sentence_proj.layer_norm.", "prompt_encoder.sentence_projection.1."),
-    ("prompt_proj.fc.", "prompt_encoder.pixel_projection.0."),
-    ("prompt_proj.layer_norm.", "prompt_encoder.pixel_projection.1."),
-    ("glob_prompt_proj.fc.", "prompt_encoder.pixel_summary_projection.0."),
-    ("glob_prompt_proj.layer_norm.", "prompt_encoder.pixel_summary_projection.1."),
-    ("fusion_module.multihead_attn.", "fusion.text_attention."),
-    ("fusion_module.multihead_attn2.", "fusion.positional_attention."),
-    ("input_proj.*.", "input_projection.levels.*."),
-    ("transformer.level_embed", "encoder.level_embedding"),
-    ("transformer.encoder.layers.*.self_attn.", "encoder.layers.*.self_attention."),
-    ("transformer.encoder.layers.*.norm1.", "encoder.layers.*.norm."),
-    ("transformer.encoder.layers.*.linear1.", "encoder.layers.*.feed_forward.linear1."),
-    ("transformer.encoder.layers.*.linear2.", "encoder.layers.*.feed_forward.linear2."),
-    ("transformer.encoder.layers.*.norm2.", "encoder.layers.*.feed_forward.norm."),
-    ("transformer.enc_output.", "query_init.memory_projection."),
-    ("transformer.enc_output_norm.", "query_init.memory_norm."),
-    ("transformer.enc_out_class_embed.", "query_init.class_head."),
-    ("transformer.enc_pose_embed.", "query_init.keypoint_head."),
-    ("transformer.keypoint_embedding.", "query_init.keypoint_embedding."),
-    ("transformer.decoder.half_pose_ref_point_head.", "decoder.position_mlp."),
-    ("transformer.decoder.layers.*.across_attn.", "decoder.layers.*.across_attention."),
-    ("transformer.decoder.layers.*.across_norm.", "decoder.layers.*.across_norm."),
-    ("transformer.decoder.layers.*.cross_attn.", "decoder.layers.*.cross_attention."),
-    ("transformer.decoder.layers.*.norm1.", "decoder.layers.*.cross_norm."),
-    ("transformer.decoder.layers.*.linear1.", "decoder.layers.*.cross_feed_forward.linear1."),
-    ("transformer.decoder.layers.*.linear2.", "decoder.layers.*.cross_feed_forward.linear2."),
-    ("transformer.decoder.layers.*.norm2.", "decoder.layers.*.cross_feed_forward.norm."),
-    (
-        "transformer.decoder.layers.*.adjacent_matrix",
-        "decoder.layers.*.within_attention.adjacency",
-    ),
-    ("transformer.decoder.layers.*.within_attn.", "decoder.layers.*.within_attention.attention."),
-    ("transformer.decoder.layers.*.within_norm.", "decoder.layers.*.within_norm."),
-    ("transformer.decoder.layers.*.linear1_.", "decoder.layers.*.within_feed_forward.linear1."),
-    ("transformer.decoder.layers.*.linear2_.", "decoder.layers.*.within_feed_forward.linear2."),
-    ("transformer.decoder.layers.*.norm2_.", "decoder.layers.*.within_feed_forward.norm."),
-    ("class_embed.*.", "heads.class_heads.*."),
-    ("bbox_embed.*.", "heads.box_heads.*."),
-    ("pose_embed.*.", "heads.keypoint_heads.*."),
-    ("pose_visi_embed.*.", "heads.visibility_heads.*."),
-    ("controller.", "mask_head.controller."),
-    ("mask_refine.conv1_1div8.", "mask_head.refine_c3.conv1."),
-    ("mask_refine.conv2_1div8.", "mask_head.refine_c3.conv2."),
-    ("mask_refine.conv1_1div4.", "mask_head.refine_c2.conv1."),
-    ("mask_refine.conv2_1div4.", "mask_head.refine_c2.conv2."),
-)
-_NAMES = {"uniphd": _UNIPHD_NAMES}
+from util.errors import MissingFileError, UserError
+from util.files import written_whole
+
+MODELS = ("uniphd", "grouppose")  # whose published checkpoints can be read
+
 # The published decoder holds the heads a second time under its own name.
 _DOUBLED_PREFIX = "transformer.decoder."
 _DOUBLED_HEADS = ("class_embed.", "bbox_embed.", "pose_embed.")
-# Kept by older versions of `transformers`, derived from nothing but the sequence length.
-_OBSOLETE = ("text_encoder.text_backbone.embeddings.position_ids",)
 
 
 def from_reference(
-    state_dict: Mapping[str, Tensor], model: Literal["uniphd"] = "uniphd"
+    state_dict: Mapping[str, Tensor], model: Literal["uniphd", "grouppose"] = "uniphd"
 ) -> dict[str, Tensor]:
     """Published parameter names → ours.
 
+    Args:
+        state_dict: of the published model, whole or in part.
+        model: whose names they are.
+
     Raises:
-        ValueError: a name that the published model does not have, or doubled heads that differ.
+        UserError: a name that the published model does not have, or doubled heads that differ.
     """
+    names = _published_names(model)
     converted: dict[str, Tensor] = {}
     unknown = []
     for name, value in state_dict.items():
-        if name in _OBSOLETE:
+        if name in names.OBSOLETE:
             continue
         single = _fold(name)
-        own = _rename(single, _rules(model))
+        own = _rename(single, names.RULES)
         if own is None:
             unknown.append(name)
         elif own in converted and not torch.equal(converted[own], value):
-            raise ValueError(
+            raise UserError(
                 f"The checkpoint holds two different values of {single!r}, one of them as "
                 f"{_DOUBLED_PREFIX}{single!r}; the published model has one."
             )
         else:
             converted[own] = value
     if unknown:
-        raise ValueError(_listing("names that the published model does not have", unknown))
+        raise UserError(_listing("names that the published model does not have", unknown))
     return converted
 
 
 def to_reference(
-    state_dict: Mapping[str, Tensor], model: Literal["uniphd"] = "uniphd"
+    state_dict: Mapping[str, Tensor], model: Literal["uniphd", "grouppose"] = "uniphd"
 ) -> dict[str, Tensor]:
     """Our parameter names → the published ones, the doubled heads included.
 
+    Args:
+        state_dict: of our model, whole or in part.
+        model: which one it is.
+
     Raises:
-        ValueError: a name that our model does not have.
+        UserError: a name that our model does not have.
     """
-    rules = tuple((own, published) for published, own in _rules(model))
+    rules = tuple((own, published) for published, own in _published_names(model).RULES)
     converted: dict[str, Tensor] = {}
     unknown = []
     for name, value in state_dict.items():
@@ -131,75 +90,99 @@ def to_reference(
         if published.startswith(_DOUBLED_HEADS):
             converted[_DOUBLED_PREFIX + published] = value
     if unknown:
-        raise ValueError(_listing("names that our model does not have", unknown))
+        raise UserError(_listing("names that our model does not have", unknown))
     return converted
 
 
-def load(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a checkpoint: ours, the published one, or either saved under `module.` prefixes.
+def recognise(names: Iterable[str]) -> str | None:
+    """Whose published names these are: the model that has most of them; None: nobody's."""
+    folded = [_fold(name) for name in names]
+    known = {
+        model: sum(_rename(name, _published_names(model).RULES) is not None for name in folded)
+        for model in MODELS
+    }
+    best = max(MODELS, key=lambda model: known[model])
+    return best if known[best] > 0 else None
+
+
+def load(path: str | os.PathLike, model: str | None = None) -> dict[str, Any]:
+    """Read a checkpoint: ours, a published one, or either saved under `module.` prefixes.
+
+    Args:
+        path: of the file.
+        model: the model that it has to be of ("uniphd", "grouppose"); None: any.
 
     Returns:
         A dict whose `model` entry has our names; our own files add everything that a resumed run
-        needs (`optimizer`, `epoch`, `config`, ...).
+        needs (`optimizer`, `epoch`, `config`, ...), published ones `published`: the model's name.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint, truncated, or of another model.
+        MissingFileError: no such file.
+        UserError: not a checkpoint, truncated, or of another model.
     """
     payload = read_file(path)
     state = payload.get("model", payload)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(
+        raise UserError(
             f"{path}: not a checkpoint of this project. Expected a 'model' entry with named "
             f"tensors; found {sorted(map(str, payload))[:8]}."
         )
     state = {name.removeprefix("module."): value for name, value in state.items()}
     if not state:
-        raise ValueError(f"{path}: the checkpoint has no parameters.")
+        raise UserError(f"{path}: the checkpoint has no parameters.")
     if any(name.startswith(("transformer.", "backbone.0.")) for name in state):
+        found = recognise(state) or "uniphd"
         try:
-            return {"model": from_reference(state)}
+            content = {"model": from_reference(state, found), "published": found}
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-    extras = {key: value for key, value in payload.items() if key != "model"}
-    return {**(extras if "model" in payload else {}), "model": state}
+            raise UserError(f"{path}: {error}") from error
+    else:
+        extras = {key: value for key, value in payload.items() if key != "model"}
+        content = {**(extras if "model" in payload else {}), "model": _present_names(state)}
+        found = (content.get("config") or {}).get("model", model)
+    if model is not None and found != model:
+        raise UserError(
+            f"{path}: a checkpoint of the model '{found}', but the configuration builds '{model}'; "
+            f"use the configuration of that model (config/{found}.py), or another checkpoint."
+        )
+    return content
 
 
 def read_file(path: str | os.PathLike) -> dict[str, Any]:
     """Content of a `.pth` or `.safetensors` file on the CPU, without unpickling objects.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: truncated, or not a dictionary of tensors and plain values.
+        MissingFileError: no such file.
+        UserError: truncated, or not a dictionary of tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint file; check the path.")
+        raise MissingFileError(f"{path}: no such checkpoint file; check the path.")
     if path.suffix == ".safetensors":
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except safetensors.SafetensorError as error:
-            raise ValueError(f"{path}: truncated or not a safetensors file ({error}).") from error
-        return {"model": state, **{key: json.loads(text) for key, text in metadata.items()}}
+            raise UserError(f"{path}: truncated or not a safetensors file ({error}).") from error
+        return {"model": state, **{key: _parsed(text) for key, text in metadata.items()}}
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports damage as RuntimeError, OSError, EOFError, ...
         found = re.search(r"nsupported (?:global: )?GLOBAL ([\w.]+)", str(error))
         if found:
-            raise ValueError(
+            raise UserError(
                 f"{path}: holds objects other than tensors and plain values ({found.group(1)}), "
                 "which are not unpickled because they could run code. Re-save its 'model' entry "
                 "alone where you trust it."
             ) from error
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be read as a checkpoint: it is truncated or not a PyTorch file "
             f"({type(error).__name__}). Copy it again, or check the path."
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a dictionary, found {type(content).__name__}.")
+        raise UserError(f"{path}: expected a dictionary, found {type(content).__name__}.")
     return content
 
 
@@ -216,21 +199,14 @@ def save(path: str | os.PathLike, payload: Mapping[str, Any]) -> None:
     """
     path = Path(path)
     _check_plain(payload, where="checkpoint")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with written_whole(path) as temporary:
         if path.suffix == ".safetensors":
             metadata = {key: json.dumps(value) for key, value in payload.items() if key != "model"}
             state = {name: value.contiguous() for name, value in payload["model"].items()}
             safetensors.torch.save_file(state, temporary, metadata=metadata)
+            os.chmod(temporary, 0o644)  # safetensors makes it private
         else:
             torch.save(payload, temporary)
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def load_weights(
@@ -243,7 +219,7 @@ def load_weights(
         ignore: parts of names; entries whose name contains one of them are left as they are.
 
     Raises:
-        ValueError: lists missing, unexpected and wrongly shaped entries.
+        UserError: lists missing, unexpected and wrongly shaped entries.
     """
     ignore = tuple(ignore)
 
@@ -260,7 +236,7 @@ def load_weights(
         if name in given and given[name].shape != value.shape
     ]
     if problems:
-        raise ValueError(
+        raise UserError(
             _listing("entries that do not fit the model", problems)
             + "\nUse the configuration that the checkpoint was made with, or name parts of these "
             "entries in --finetune_ignore to leave them at their initial values."
@@ -268,10 +244,25 @@ def load_weights(
     model.load_state_dict(given, strict=False)
 
 
-def _rules(model: str) -> tuple[tuple[str, str], ...]:
-    if model not in _NAMES:
-        raise ValueError(f"Unknown model {model!r}; expected one of {', '.join(_NAMES)}.")
-    return _NAMES[model]
+def _parsed(text: str) -> Any:
+    """A metadata entry of a safetensors file: JSON in ours, anything in others' files."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _published_names(model: str) -> ModuleType:
+    """The table of names that lies beside the model."""
+    if model not in MODELS:
+        raise UserError(f"Unknown model {model!r}; expected one of {', '.join(MODELS)}.")
+    return import_module(f"models.{model}.published_names")
+
+
+def _present_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Entries of our own under their present names, which a few of them did not always have."""
+    former = [rule for model in MODELS for rule in _published_names(model).FORMER]
+    return {_rename(name, former) or name: value for name, value in state.items()}
 
 
 def _fold(name: str) -> str:

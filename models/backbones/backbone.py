@@ -45,7 +45,9 @@ class TimmBody(nn.Module):
         ValueError: unknown name, or a network without those outputs.
     """
 
-    def __init__(self, name: str, drop_path_rate: float) -> None:
+    def __init__(
+        self, name: str, drop_path_rate: float, out_stages: Sequence[int] = (0, 1, 2, 3)
+    ) -> None:
         super().__init__()
         if not timm.is_model(name):
             close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
@@ -58,7 +60,7 @@ class TimmBody(nn.Module):
                 name,
                 pretrained=False,
                 features_only=True,
-                out_indices=(-4, -3, -2, -1),
+                out_indices=tuple(stage - 4 for stage in out_stages),
                 drop_path_rate=drop_path_rate,
             )
         except (RuntimeError, IndexError, AttributeError, AssertionError) as error:
@@ -67,9 +69,10 @@ class TimmBody(nn.Module):
                 "hierarchical one such as 'resnet50' or 'convnext_tiny'."
             ) from error
         strides = tuple(self.network.feature_info.reduction())
-        if strides != STRIDES:
+        expected = tuple(STRIDES[stage] for stage in out_stages)
+        if strides != expected:
             raise ValueError(
-                f"Backbone {name!r} has outputs at strides {strides}; expected {STRIDES}: choose "
+                f"Backbone {name!r} has outputs at strides {strides}; expected {expected}: choose "
                 "a hierarchical network such as 'resnet50' or 'convnext_tiny'."
             )
         self.num_features = self.network.feature_info.channels()
@@ -88,6 +91,7 @@ def build_backbone(
     pretrained: str | None,
     drop_path: float,
     use_checkpointing: bool,
+    out_stages: Sequence[int] = (0, 1, 2, 3),
 ) -> Backbone:
     """A backbone by name: one of the published Swins, or any hierarchical `timm` network.
 
@@ -98,6 +102,7 @@ def build_backbone(
             `timm` state dict), or None.
         drop_path: stochastic depth.
         use_checkpointing: recompute activations in the backward pass.
+        out_stages: which of C2…C5 (0 to 3) are returned.
 
     Raises:
         ValueError: unknown name or option, or weights that do not fit.
@@ -105,10 +110,14 @@ def build_backbone(
     """
     if name in SWIN_VARIANTS:
         body = build_swin(
-            name, **options, drop_path_rate=drop_path, use_checkpointing=use_checkpointing
+            name,
+            **options,
+            drop_path_rate=drop_path,
+            use_checkpointing=use_checkpointing,
+            out_stages=out_stages,
         )
     else:
-        body = TimmBody(name, drop_path)
+        body = TimmBody(name, drop_path, out_stages)
         if options:
             raise ValueError(
                 f"backbone_options {dict(options)} apply to Swin only, not to {name!r}; remove "

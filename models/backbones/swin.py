@@ -252,6 +252,7 @@ class SwinTransformer(nn.Module):
         mlp_ratio: hidden width of the MLPs over the token width.
         use_checkpointing: recompute the blocks in the backward pass instead of keeping
             their activations.
+        out_stages: stages (0 to 3) whose outputs are returned, each behind a LayerNorm.
 
     Raises:
         ValueError: `depths` and `num_heads` are of different length, or a width is not
@@ -267,6 +268,7 @@ class SwinTransformer(nn.Module):
         drop_path_rate: float = 0.2,
         mlp_ratio: float = 4.0,
         use_checkpointing: bool = False,
+        out_stages: Sequence[int] = (0, 1, 2, 3),
     ) -> None:
         super().__init__()
         if len(depths) != len(num_heads):
@@ -275,8 +277,10 @@ class SwinTransformer(nn.Module):
                 f"num_heads={tuple(num_heads)}."
             )
         self.use_checkpointing = use_checkpointing
-        self.num_features = [embed_dim * 2**i for i in range(len(depths))]
-        for width, heads in zip(self.num_features, num_heads, strict=True):
+        self.out_stages = tuple(out_stages)
+        widths = [embed_dim * 2**i for i in range(len(depths))]
+        self.num_features = [widths[i] for i in self.out_stages]
+        for width, heads in zip(widths, num_heads, strict=True):
             if width % heads:
                 raise ValueError(f"Swin stage of width {width} cannot have {heads} heads.")
         self.patch_embed = PatchEmbed(4, 3, embed_dim)
@@ -287,7 +291,7 @@ class SwinTransformer(nn.Module):
             start = sum(depths[:i])
             self.layers.append(
                 SwinStage(
-                    dim=self.num_features[i],
+                    dim=widths[i],
                     num_heads=num_heads[i],
                     window_size=window_size,
                     drop_paths=rates[start : start + depth],
@@ -295,18 +299,22 @@ class SwinTransformer(nn.Module):
                     downsample=i < len(depths) - 1,
                 )
             )
-        for i, width in enumerate(self.num_features):
-            self.add_module(f"norm{i}", nn.LayerNorm(width))
+        for i in self.out_stages:
+            self.add_module(f"norm{i}", nn.LayerNorm(widths[i]))
         self.apply(_init_weights)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """[B, 3, H, W] → four maps [B, C_i, ceil(H / s_i), ceil(W / s_i)], s = 4, 8, 16, 32."""
+        """[B, 3, H, W] → [B, C_i, ceil(H / s_i), ceil(W / s_i)] of the stages asked for.
+
+        The strides s of the four stages are 4, 8, 16 and 32.
+        """
         use_checkpointing = self.use_checkpointing and self.training
         x = self.patch_embed(images)
         outputs = []
         for i, stage in enumerate(self.layers):
             x = stage(x, use_checkpointing)
-            outputs.append(self.get_submodule(f"norm{i}")(x).permute(0, 3, 1, 2).contiguous())
+            if i in self.out_stages:
+                outputs.append(self.get_submodule(f"norm{i}")(x).permute(0, 3, 1, 2).contiguous())
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return outputs

@@ -1,8 +1,8 @@
-"""Deformable multimodal encoder: tokens of all levels attend to each other."""
+"""Deformable encoder: tokens of all feature levels attend to each other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,35 +17,74 @@ from util.nested_tensor import NestedTensor
 
 
 @dataclass(frozen=True)
-class EncoderMemory:
-    """Encoded tokens of L levels, S in all, and where they lie.
+class LevelLayout:
+    """Where the S tokens of L levels lie.
 
     Attributes:
-        tokens: [B, S, D], level after level, row by row.
-        padding_mask: [B, S] bool, True in the padding.
-        spatial_shapes: [L, 2] (height, width).
+        shapes: (height, width) of each level as plain numbers: what needs them on the CPU never
+            waits for the GPU.
+        spatial_shapes: [L, 2] the same as a tensor.
         level_start_index: [L] first token of each level.
+        padding_mask: [B, S] bool, True in the padding.
         valid_ratios: [B, L, 2] share (width, height) of each level that is not padding.
     """
 
-    tokens: Tensor
-    padding_mask: Tensor
+    shapes: tuple[tuple[int, int], ...]
     spatial_shapes: Tensor
     level_start_index: Tensor
+    padding_mask: Tensor
     valid_ratios: Tensor
+
+    @classmethod
+    def of(cls, levels: Sequence[NestedTensor]) -> LevelLayout:
+        """The layout of levels with [B, D, h, w] features."""
+        device = levels[0].mask.device
+        shapes = tuple(tuple(level.mask.shape[-2:]) for level in levels)
+        areas = [height * width for height, width in shapes]
+        starts = [sum(areas[:i]) for i in range(len(areas))]
+        return cls(
+            shapes=shapes,
+            spatial_shapes=torch.tensor(shapes, device=device),
+            level_start_index=torch.tensor(starts, device=device),
+            padding_mask=torch.cat([level.mask.flatten(1) for level in levels], dim=1),
+            valid_ratios=torch.stack([valid_ratios(level.mask) for level in levels], dim=1),
+        )
+
+
+@dataclass(frozen=True)
+class EncoderMemory:
+    """Encoded tokens.
+
+    Attributes:
+        tokens: [B, S, D], level after level, row by row.
+        layout: of the levels.
+    """
+
+    tokens: Tensor
+    layout: LevelLayout
 
     def level_maps(self) -> list[Tensor]:
         """The tokens as maps [B, D, h, w], one per level."""
-        shapes = self.spatial_shapes.tolist()
+        shapes = self.layout.shapes
         levels = self.tokens.split([height * width for height, width in shapes], dim=1)
         return [level.mT.unflatten(-1, shape) for level, shape in zip(levels, shapes, strict=True)]
 
 
 class DeformableEncoderLayer(nn.Module):
-    """Deformable self-attention and a feed-forward network, both post-norm."""
+    """Deformable self-attention and a feed-forward network, both post-norm.
+
+    Args:
+        embed_dim: width D.
+        num_heads: attention heads.
+        num_levels: feature levels L.
+        num_points: samples per head and level.
+        feedforward_dim: hidden width of the feed-forward network.
+        dropout: of attention and feed-forward outputs.
+    """
 
     def __init__(
         self,
+        *,
         embed_dim: int,
         num_heads: int,
         num_levels: int,
@@ -60,17 +99,26 @@ class DeformableEncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        references: Tensor,
-        spatial_shapes: Tensor,
-        level_start_index: Tensor,
-        padding_mask: Tensor,
+        self, tokens: Tensor, positions: Tensor, references: Tensor, layout: LevelLayout
     ) -> Tensor:
-        """[B, S, D] → [B, S, D]; references [B, S, L, 2], the rest as in `EncoderMemory`."""
+        """Refine the tokens.
+
+        Args:
+            tokens: [B, S, D].
+            positions: [B, S, D].
+            references: [B, S, L, 2] (x, y) in [0, 1] of the padded map of each level.
+            layout: of the levels.
+
+        Returns:
+            [B, S, D].
+        """
         attended = self.self_attention(
-            tokens + positions, references, tokens, spatial_shapes, level_start_index, padding_mask
+            tokens + positions,
+            references,
+            tokens,
+            layout.spatial_shapes,
+            layout.level_start_index,
+            layout.padding_mask,
         )
         return self.feed_forward(self.norm(tokens + self.dropout(attended)))
 
@@ -79,46 +127,29 @@ class DeformableEncoder(nn.Module):
     """Multi-scale deformable encoder (Deformable DETR, Sec. 4.1).
 
     Args:
-        num_layers: number of layers.
+        layers: from the first to the last.
         embed_dim: width D.
-        num_heads: attention heads.
         num_levels: feature levels L.
-        num_points: samples per head and level.
-        feedforward_dim: hidden width of the feed-forward networks.
-        dropout: of attention and feed-forward outputs.
         use_checkpointing: recompute activations in the backward pass.
     """
 
     def __init__(
         self,
-        num_layers: int,
+        layers: Iterable[DeformableEncoderLayer],
+        *,
         embed_dim: int,
-        num_heads: int,
         num_levels: int,
-        num_points: int,
-        feedforward_dim: int,
-        dropout: float,
-        use_checkpointing: bool,
+        use_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.use_checkpointing = use_checkpointing
         self.level_embedding = nn.Parameter(torch.empty(num_levels, embed_dim).normal_())
-        self.layers = nn.ModuleList(
-            DeformableEncoderLayer(
-                embed_dim, num_heads, num_levels, num_points, feedforward_dim, dropout
-            )
-            for _ in range(num_layers)
-        )
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, levels: Sequence[NestedTensor]) -> EncoderMemory:
         """Levels with [B, D, h, w] features → their encoded tokens."""
-        device = levels[0].tensors.device
-        shapes = [tuple(level.tensors.shape[-2:]) for level in levels]
-        areas = [height * width for height, width in shapes]
-        starts = [sum(areas[:i]) for i in range(len(areas))]
-        spatial_shapes = torch.tensor(shapes, device=device)
-        level_start_index = torch.tensor(starts, device=device)
+        layout = LevelLayout.of(levels)
         tokens = torch.cat([level.tensors.flatten(2).mT for level in levels], dim=1)
         positions = torch.cat(
             [
@@ -127,23 +158,15 @@ class DeformableEncoder(nn.Module):
             ],
             dim=1,
         ).to(tokens.dtype)
-        padding_mask = torch.cat([level.mask.flatten(1) for level in levels], dim=1)
-        ratios = torch.stack([valid_ratios(level.mask) for level in levels], dim=1)
-        references = encoder_references(shapes, ratios)
+        references = encoder_references(layout)
         for layer in self.layers:
-            inputs = (
-                tokens,
-                positions,
-                references,
-                spatial_shapes,
-                level_start_index,
-                padding_mask,
-            )
             if self.use_checkpointing and self.training:
-                tokens = checkpoint(layer, *inputs, use_reentrant=False)
+                tokens = checkpoint(
+                    layer, tokens, positions, references, layout, use_reentrant=False
+                )
             else:
-                tokens = layer(*inputs)
-        return EncoderMemory(tokens, padding_mask, spatial_shapes, level_start_index, ratios)
+                tokens = layer(tokens, positions, references, layout)
+        return EncoderMemory(tokens, layout)
 
 
 def pixel_centers(height: int, width: int, ratios: Tensor) -> Tensor:
@@ -164,21 +187,17 @@ def pixel_centers(height: int, width: int, ratios: Tensor) -> Tensor:
     return centers / (ratios * ratios.new_tensor([width, height]))[:, None]
 
 
-def encoder_references(shapes: Sequence[tuple[int, int]], ratios: Tensor) -> Tensor:
+def encoder_references(layout: LevelLayout) -> Tensor:
     """Reference points of every token in every level.
-
-    Args:
-        shapes: (height, width) of the L levels.
-        ratios: [B, L, 2] valid ratios.
 
     Returns:
         [B, S, L, 2] (x, y) in [0, 1] of the padded map of each level.
     """
     own = torch.cat(
         [
-            pixel_centers(height, width, ratios[:, level])
-            for level, (height, width) in enumerate(shapes)
+            pixel_centers(height, width, layout.valid_ratios[:, level])
+            for level, (height, width) in enumerate(layout.shapes)
         ],
         dim=1,
     )
-    return own[:, :, None] * ratios[:, None]
+    return own[:, :, None] * layout.valid_ratios[:, None]

@@ -8,29 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.uniphd.matcher import GroupMatcher, stack_targets
+from models.uniphd.matcher import Matching, People, stack_layers
 from util.box_ops import box_cxcywh_to_xyxy, generalized_box_iou
 from util.distributed import reduce_mean
 from util.keypoint_ops import object_keypoint_similarity
 
-DECODER_LOSSES = ("ce", "bbox", "giou", "keypoints", "oks", "keypoints_visi")
-ENCODER_LOSSES = ("ce", "keypoints", "oks")
+# Losses of every decoder layer and of the encoder's proposals, of decoder layers alone, and of the
+# final layer alone.
+SHARED_LOSSES = ("ce", "keypoints", "oks")
+DECODER_LOSSES = ("bbox", "giou", "keypoints_visi")
 MASK_LOSSES = ("mask", "dice", "mask_low", "dice_low")
 
 
 class Criterion(nn.Module):
-    """Losses of the final layer, of every earlier layer and of the encoder proposals.
+    """Losses of all layers for the pairs of group and person that the model has matched.
 
     Args:
-        matcher: finds the group of each target.
-        loss_weights: weight of each of `DECODER_LOSSES` and `MASK_LOSSES`.
-        num_decoder_layers: decides which auxiliary losses there are.
-        with_masks: the model has a mask head.
+        loss_weights: weight of each loss that the model has predictions for: `SHARED_LOSSES`, and
+            of `DECODER_LOSSES` and `MASK_LOSSES` all or none.
+        num_decoder_layers: L.
         sigmas: [K] OKS constants.
         focal_alpha, focal_gamma: of the class and mask focal losses.
 
     Attributes:
-        weights: weight of every loss that `forward` returns.
+        weights: weight of every loss that `forward` returns. Names end in the decoder layer's
+            number (the final one has none), or in "_enc" for the encoder's proposals.
 
     Raises:
         ValueError: a weight is missing or unknown.
@@ -38,125 +40,129 @@ class Criterion(nn.Module):
 
     def __init__(
         self,
-        matcher: GroupMatcher,
+        *,
         loss_weights: Mapping[str, float],
         num_decoder_layers: int,
-        with_masks: bool,
         sigmas: Sequence[float],
         focal_alpha: float,
         focal_gamma: float,
     ) -> None:
         super().__init__()
-        expected = {*DECODER_LOSSES, *MASK_LOSSES}
-        if set(loss_weights) != expected:
+        names = set(loss_weights)
+        optional = [set(losses) for losses in (DECODER_LOSSES, MASK_LOSSES) if names & set(losses)]
+        expected = set(SHARED_LOSSES).union(*optional)
+        if names != expected:
             raise ValueError(
-                f"loss_weights must have exactly {sorted(expected)}; got {sorted(loss_weights)}."
+                f"loss_weights must have exactly {sorted(expected)}; got {sorted(names)}."
             )
-        self.matcher = matcher
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
         self.register_buffer("sigmas", torch.tensor(sigmas), persistent=False)
-        suffixes = ["", *(f"_{layer}" for layer in range(num_decoder_layers - 1))]
-        self.weights = {
-            f"loss_{name}{suffix}": loss_weights[name]
-            for suffix in suffixes
-            for name in DECODER_LOSSES
-        }
-        self.weights |= {f"loss_{name}_enc": loss_weights[name] for name in ENCODER_LOSSES}
-        if with_masks:
-            self.weights |= {f"loss_{name}": loss_weights[name] for name in MASK_LOSSES}
+        self.suffixes = (*(f"_{layer}" for layer in range(num_decoder_layers - 1)), "", "_enc")
+        self.weights: dict[str, float] = {}
+        for name, weight in loss_weights.items():
+            if name in MASK_LOSSES:
+                suffixes = [""]
+            elif name in DECODER_LOSSES:
+                suffixes = self.suffixes[:-1]
+            else:
+                suffixes = self.suffixes
+            self.weights |= {f"loss_{name}{suffix}": weight for suffix in suffixes}
 
     def forward(self, outputs: Mapping, targets: Sequence[dict]) -> dict[str, Tensor]:
         """Unweighted losses, scalars, one for every key of `weights`.
 
         Args:
-            outputs: of `UniPHD` with targets.
-            targets: one person per sample; `masks` [1, h, w] at the unpadded size.
+            outputs: of a model that got the targets; their `matching` says which group is whose.
+            targets: of B samples; `masks` [P, h, w] at the unpadded size where masks are predicted.
         """
-        num_people = torch.tensor(
-            float(sum(len(target["labels"]) for target in targets)),
-            device=outputs["pred_logits"].device,
-        )
+        people = People.of(targets)
+        matching: Matching = outputs["matching"]
+        # Average over the processes, so that each counts people alike whatever the others have.
+        count = float(sum(len(target["labels"]) for target in targets))
+        num_people = torch.tensor(count, device=outputs["pred_logits"].device)
         num_people = reduce_mean(num_people).clamp(min=1)
-        stacked = stack_targets(targets)
-        matched = outputs["matched_groups"]
-        losses = self._layer_losses(outputs, matched, stacked, num_people)
+        layers = stack_layers(outputs)
+        sums = self._shared_losses(layers, matching, people)
+        if "pred_boxes" in layers:
+            sums |= self._decoder_losses(layers, matching, people)
+        losses = {
+            f"loss_{name}{suffix}": value / num_people
+            for name, values in sums.items()
+            # Decoder losses have no value for the encoder's proposals, which come last.
+            for suffix, value in zip(self.suffixes, values, strict=False)
+        }
         if "pred_masks" in outputs:
-            losses |= self._mask_losses(outputs, matched, targets, num_people)
-        for layer, auxiliary in enumerate(outputs.get("aux_outputs", ())):
-            matched = self.matcher(auxiliary, targets)
-            layer_losses = self._layer_losses(auxiliary, matched, stacked, num_people)
-            losses |= {f"{name}_{layer}": value for name, value in layer_losses.items()}
-        if "encoder_outputs" in outputs:
-            proposals = outputs["encoder_outputs"]
-            matched = self.matcher(proposals, targets)
-            layer_losses = self._layer_losses(proposals, matched, stacked, num_people)
-            losses |= {f"{name}_enc": value for name, value in layer_losses.items()}
+            masks = self._mask_losses(outputs, matching, targets)
+            losses |= {f"loss_{name}": value / num_people for name, value in masks.items()}
         return losses
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of what `forward` returned."""
         return sum(self.weights[name] * value for name, value in losses.items())
 
-    def _layer_losses(
-        self,
-        outputs: Mapping[str, Tensor],
-        matched: Tensor,
-        target: Mapping[str, Tensor],
-        num_people: Tensor,
+    def _shared_losses(
+        self, layers: Mapping[str, Tensor], matching: Matching, people: People
     ) -> dict[str, Tensor]:
-        logits = outputs["pred_logits"].float()
-        labels = torch.zeros_like(logits)
-        rows = torch.arange(len(matched), device=matched.device)
-        labels[rows, matched, 1] = 1.0
+        """Sums over people of the losses that all layers have: [L + 1] each."""
+        logits = layers["pred_logits"].float()
+        groups, matched = matching.groups, matching.matched
+        # People without a group vote for a place behind the last group.
+        voted = groups.where(matched, logits.shape[2])
+        is_person = logits.new_zeros(*logits.shape[:2], logits.shape[2] + 1)
+        is_person = is_person.scatter(2, voted, 1.0)[..., :-1]
+        labels = torch.stack([torch.zeros_like(is_person), is_person], dim=-1)
         focal = sigmoid_focal_loss(logits, labels, self.focal_alpha, self.focal_gamma)
-        losses = {"loss_ce": focal.sum() / num_people}
 
-        keypoints = outputs["pred_keypoints"][rows, matched].float()
-        true_keypoints, visible = target["keypoints"][:, 0], target["visible"][:, 0]
-        distance = (keypoints - true_keypoints).abs().sum(-1) * visible
-        losses["loss_keypoints"] = distance.sum() / num_people
+        keypoints = layers["pred_keypoints"].take_along_dim(groups[..., None, None], 2).float()
+        distance = ((keypoints - people.keypoints).abs().sum(-1) * people.visible).sum(-1)
         similarity = object_keypoint_similarity(
-            keypoints, true_keypoints, visible, target["area"][:, 0], self.sigmas
+            keypoints, people.keypoints, people.visible, people.area, self.sigmas
         )
-        losses["loss_oks"] = (1 - similarity.clamp(min=1e-6)).sum() / num_people
-        if "pred_boxes" not in outputs:
-            return losses
+        return {
+            "ce": focal.flatten(1).sum(1),
+            "keypoints": (distance * matched).flatten(1).sum(1),
+            "oks": ((1 - similarity.clamp(min=1e-6)) * matched).flatten(1).sum(1),
+        }
 
-        visibility = outputs["pred_keypoints_visi"][rows, matched].float()
-        # As published: a mean over keypoints and people, then once more over the people.
-        losses["loss_keypoints_visi"] = (
-            F.binary_cross_entropy_with_logits(visibility, visible) / num_people
-        )
-        boxes = outputs["pred_boxes"][rows, matched].float()
-        true_boxes = target["boxes"][:, 0]
-        losses["loss_bbox"] = (boxes - true_boxes).abs().sum() / num_people
-        overlap = generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(true_boxes))
-        losses["loss_giou"] = (1 - overlap).sum() / num_people
-        return losses
+    def _decoder_losses(
+        self, layers: Mapping[str, Tensor], matching: Matching, people: People
+    ) -> dict[str, Tensor]:
+        """Sums over people of the losses that decoder layers have: [L] each."""
+        groups, matched = matching.groups[:-1], matching.matched[:-1]
+        boxes = layers["pred_boxes"].take_along_dim(groups[..., None], 2).float()
+        distance = (boxes - people.boxes).abs().sum(-1)
+        overlap = generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(people.boxes))
+        visibility = layers["pred_keypoints_visi"].take_along_dim(groups[..., None], 2).float()
+        visible = people.visible.expand_as(visibility)
+        entropy = F.binary_cross_entropy_with_logits(visibility, visible, reduction="none")
+        entropy = (entropy.mean(-1) * matched).flatten(1).sum(1)
+        return {
+            "bbox": (distance * matched).flatten(1).sum(1),
+            "giou": ((1 - overlap) * matched).flatten(1).sum(1),
+            # As published: a mean over keypoints and people, then once more over the people.
+            "keypoints_visi": entropy / matched.flatten(1).sum(1).clamp(min=1),
+        }
 
     def _mask_losses(
-        self,
-        outputs: Mapping[str, Tensor],
-        matched: Tensor,
-        targets: Sequence[dict],
-        num_people: Tensor,
+        self, outputs: Mapping, matching: Matching, targets: Sequence[dict]
     ) -> dict[str, Tensor]:
-        slot = (outputs["mask_groups"] == matched[:, None]).int().argmax(dim=1)
-        rows = torch.arange(len(slot), device=slot.device)
-        masks = outputs["pred_masks"][rows, slot].float()
-        masks_low = outputs["pred_masks_low"][rows, slot].float()
+        """Sums over people of the mask losses; the model's masks are in the order of the people."""
+        _, matched = matching.final
+        masks, masks_low = outputs["pred_masks"].float(), outputs["pred_masks_low"].float()
         truth = torch.zeros_like(masks)
         for row, target in zip(truth, targets, strict=True):
-            height, width = target["masks"].shape[-2:]
-            row[:height, :width] = target["masks"][0]
-        truth_low = truth[:, 1::2, 1::2]
+            people, height, width = target["masks"].shape
+            row[:people, :height, :width] = target["masks"]
         losses = {}
-        for suffix, logits, labels in (("", masks, truth), ("_low", masks_low, truth_low)):
-            logits, labels = logits.flatten(1), labels.flatten(1)
+        for suffix, logits, labels in (
+            ("", masks, truth),
+            ("_low", masks_low, truth[..., 1::2, 1::2]),
+        ):
+            logits, labels = logits.flatten(2), labels.flatten(2)
             focal = sigmoid_focal_loss(logits, labels, self.focal_alpha, self.focal_gamma)
-            losses[f"loss_mask{suffix}"] = focal.mean(1).sum() / num_people
-            losses[f"loss_dice{suffix}"] = dice_loss(logits, labels).sum() / num_people
+            losses[f"mask{suffix}"] = (focal.mean(-1) * matched).sum()
+            losses[f"dice{suffix}"] = (dice_loss(logits, labels) * matched).sum()
         return losses
 
 
@@ -170,7 +176,7 @@ def sigmoid_focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: floa
 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """1 - Dice coefficient of [B, N] mask logits and labels, with +1 above and below: [B]."""
+    """1 - Dice coefficient of [..., N] mask logits and labels, with +1 above and below: [...]."""
     probability = logits.sigmoid()
-    overlap = 2 * (probability * labels).sum(1)
-    return 1 - (overlap + 1) / (probability.sum(1) + labels.sum(1) + 1)
+    overlap = 2 * (probability * labels).sum(-1)
+    return 1 - (overlap + 1) / (probability.sum(-1) + labels.sum(-1) + 1)

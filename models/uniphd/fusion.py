@@ -26,7 +26,7 @@ class PromptFusion(nn.Module):
 
     def forward(self, levels: Sequence[NestedTensor], prompt: EncodedPrompt) -> list[NestedTensor]:
         """Levels with [B, D, h, w] features → the same levels, prompt added."""
-        attention = self.text_attention if prompt.kind == "text" else self.positional_attention
+        attention = self.text_attention if prompt.modality == "text" else self.positional_attention
         fused = []
         for level in levels:
             tokens = level.tensors.flatten(2).mT

@@ -1,4 +1,7 @@
-"""Prediction heads: class, box, keypoints and visibility, separate for every decoder layer."""
+"""Prediction heads: class, box and visibility, separate for every decoder layer.
+
+The keypoints are the decoder's own: every layer refines them (`DecoderOutput.keypoints`).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.layers.group_decoder import DecoderOutput
 from models.layers.mlp import MLP, init_class_bias, zero_last_layer
-from models.uniphd.decoder import DecoderOutput
 from util.keypoint_ops import inverse_sigmoid
 
 
@@ -24,14 +27,10 @@ class PredictionHeads(nn.Module):
         super().__init__()
         self.class_heads = nn.ModuleList(nn.Linear(embed_dim, 2) for _ in range(num_layers))
         self.box_heads = nn.ModuleList(MLP(embed_dim, embed_dim, 4, 3) for _ in range(num_layers))
-        self.keypoint_heads = nn.ModuleList(
-            MLP(embed_dim, embed_dim, 2, 3) for _ in range(num_layers)
-        )
         self.visibility_heads = nn.ModuleList(nn.Linear(embed_dim, 1) for _ in range(num_layers))
-        for head in self.class_heads:
-            init_class_bias(head)
-        for head in (*self.box_heads, *self.keypoint_heads):
-            zero_last_layer(head)
+        for class_head, box_head in zip(self.class_heads, self.box_heads, strict=True):
+            init_class_bias(class_head)
+            zero_last_layer(box_head)
 
     def forward(self, outputs: Sequence[DecoderOutput]) -> list[dict[str, Tensor]]:
         """Predictions of every layer.
@@ -44,9 +43,7 @@ class PredictionHeads(nn.Module):
             {
                 "pred_logits": self.class_heads[layer](output.instance_queries),
                 "pred_boxes": self._box(layer, output),
-                "pred_keypoints": (
-                    inverse_sigmoid(output.references) + output.keypoint_offsets
-                ).sigmoid(),
+                "pred_keypoints": output.keypoints,
                 "pred_keypoints_visi": self.visibility_heads[layer](
                     output.keypoint_queries
                 ).squeeze(-1),

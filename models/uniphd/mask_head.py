@@ -10,6 +10,7 @@ from models.layers.encoder import EncoderMemory
 from models.layers.mlp import MLP
 
 SHUFFLE = 4  # each pixel of a mask feature map unfolds into SHUFFLE × SHUFFLE mask pixels
+MASK_DIM = SHUFFLE**2  # channels of the dynamic convolutions
 
 
 class DynamicMaskHead(nn.Module):
@@ -17,24 +18,17 @@ class DynamicMaskHead(nn.Module):
 
     Args:
         embed_dim: width D.
-        mask_dim: channels of the dynamic convolutions; SHUFFLE², as they unfold into pixels.
         fine_channels: channels of C2 and C3, which refine the masks.
-
-    Raises:
-        ValueError: `mask_dim` is not 16.
     """
 
-    def __init__(self, embed_dim: int, mask_dim: int, fine_channels: tuple[int, int]) -> None:
+    def __init__(self, embed_dim: int, fine_channels: tuple[int, int]) -> None:
         super().__init__()
-        if mask_dim != SHUFFLE**2:
-            raise ValueError(f"mask_dim must be {SHUFFLE**2}; got {mask_dim}.")
         self.embed_dim = embed_dim
-        self.mask_dim = mask_dim
-        weights = (embed_dim + 2) * mask_dim + mask_dim * mask_dim
-        self.controller = MLP(embed_dim, embed_dim, weights + 2 * mask_dim, 3)
+        weights = (embed_dim + 2) * MASK_DIM + MASK_DIM * MASK_DIM
+        self.controller = MLP(embed_dim, embed_dim, weights + 2 * MASK_DIM, 3)
         channels_c2, channels_c3 = fine_channels
-        self.refine_c3 = MaskRefinement(mask_dim, channels_c3)
-        self.refine_c2 = MaskRefinement(mask_dim, channels_c2)
+        self.refine_c3 = MaskRefinement(channels_c3)
+        self.refine_c2 = MaskRefinement(channels_c2)
         for layer in self.controller.layers:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -92,7 +86,7 @@ class DynamicMaskHead(nn.Module):
         """
         batch, groups, _ = instance_queries.shape
         height, width = features.shape[-2:]
-        dim, mask_dim = self.embed_dim, self.mask_dim
+        dim, mask_dim = self.embed_dim, MASK_DIM
         parameters = self.controller(instance_queries)
         weight1, weight2, bias1, bias2 = parameters.split(
             [(dim + 2) * mask_dim, mask_dim * mask_dim, mask_dim, mask_dim], dim=-1
@@ -121,20 +115,18 @@ class MaskRefinement(nn.Module):
     The first convolution is split: its image half is the same for all groups of an image.
 
     Args:
-        mask_dim: channels of the mask features m.
         image_channels: channels of the image features.
     """
 
-    def __init__(self, mask_dim: int, image_channels: int) -> None:
+    def __init__(self, image_channels: int) -> None:
         super().__init__()
-        self.mask_dim = mask_dim
-        self.conv1 = nn.Conv2d(mask_dim + image_channels, mask_dim, 3, padding=1)
-        self.conv2 = nn.Conv2d(mask_dim, mask_dim, 3, padding=1)
+        self.conv1 = nn.Conv2d(MASK_DIM + image_channels, MASK_DIM, 3, padding=1)
+        self.conv2 = nn.Conv2d(MASK_DIM, MASK_DIM, 3, padding=1)
 
     def forward(self, masks: Tensor, image_features: Tensor, groups: int) -> Tensor:
         """masks [B * m, 16, h, w] and image features [B, C, h, w] → [B * m, 16, h, w]."""
         mask_weight, image_weight = self.conv1.weight.split(
-            [self.mask_dim, self.conv1.in_channels - self.mask_dim], dim=1
+            [MASK_DIM, self.conv1.in_channels - MASK_DIM], dim=1
         )
         shared = F.conv2d(F.relu(image_features), image_weight, self.conv1.bias, padding=1)
         hidden = F.conv2d(F.relu(masks), mask_weight, padding=1)

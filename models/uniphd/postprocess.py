@@ -41,16 +41,11 @@ class PostProcess(nn.Module):
             bottom), `keypoints` [r, K, 3] (x, y, confidence), and with a mask head `masks`
             [r, h, w] bool; pixels of the original image.
         """
-        scores, order = outputs["pred_logits"].float().sigmoid().flatten(1).topk(self.num_results)
-        groups = torch.div(order, 2, rounding_mode="floor")
+        scores, groups, _ = best_pairs(outputs["pred_logits"], self.num_results)
         scale = target_sizes.flip(-1).to(scores)  # [B, 2] (width, height)
         boxes = box_cxcywh_to_xyxy(outputs["pred_boxes"].float())
         boxes = boxes.take_along_dim(groups[..., None], dim=1) * scale.repeat(1, 2)[:, None]
-        keypoints = outputs["pred_keypoints"].float()
-        keypoints = keypoints.take_along_dim(groups[..., None, None], dim=1)
-        keypoints = keypoints * scale[:, None, None]
-        confidence = torch.full_like(keypoints[..., :1], KEYPOINT_CONFIDENCE)
-        keypoints = torch.cat([keypoints, confidence], dim=-1)
+        keypoints = keypoints_in_pixels(outputs["pred_keypoints"], groups, target_sizes)
         results = [
             {
                 "scores": scores[i],
@@ -67,6 +62,37 @@ class PostProcess(nn.Module):
                 masks = outputs["pred_masks"][i, unique]
                 results[i]["masks"] = resize_masks(masks, image_size, target_size)[inverse]
         return results
+
+
+def best_pairs(logits: Tensor, num_results: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest-scoring (group, class) pairs.
+
+    Args:
+        logits: [B, n, 2].
+        num_results: r, at most 2n.
+
+    Returns:
+        Scores, groups and classes [B, r], best first.
+    """
+    scores, order = logits.float().sigmoid().flatten(1).topk(num_results)
+    return scores, torch.div(order, 2, rounding_mode="floor"), order % 2
+
+
+def keypoints_in_pixels(keypoints: Tensor, groups: Tensor, target_sizes: Tensor) -> Tensor:
+    """Keypoints of the chosen groups, with the published constant confidence.
+
+    Args:
+        keypoints: [B, n, K, 2] (x, y) in [0, 1].
+        groups: [B, r].
+        target_sizes: [B, 2] original (height, width).
+
+    Returns:
+        [B, r, K, 3] (x, y, confidence) in pixels of the original images.
+    """
+    keypoints = keypoints.float().take_along_dim(groups[..., None, None], dim=1)
+    keypoints = keypoints * target_sizes.flip(-1).to(keypoints)[:, None, None]
+    confidence = torch.full_like(keypoints[..., :1], KEYPOINT_CONFIDENCE)
+    return torch.cat([keypoints, confidence], dim=-1)
 
 
 def resize_masks(logits: Tensor, image_size: list[int], target_size: list[int]) -> Tensor:

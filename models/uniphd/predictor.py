@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from datasets.scribble import NUM_POINTS, resample_stroke
+from datasets.prompts import get_kind
 from models.uniphd.postprocess import PostProcess
-from models.uniphd.prompt_encoder import PointPrompt, Prompt, ScribblePrompt, TextPrompt
 from models.uniphd.uniphd import UniPHD
+from util.errors import UserError
 from util.images import IMAGENET_MEAN, IMAGENET_STD, load_image, size_for_longer_side
 from util.nested_tensor import NestedTensor
 
@@ -85,7 +84,7 @@ class Predictor:
         from util import checkpoint
         from util.config import Config
 
-        payload = checkpoint.load(path)
+        payload = checkpoint.load(path, model="uniphd")
         config = payload.get("config") if config is None else config
         cfg = Config.fromfile(REPOSITORY / "config" / "uniphd.py")
         if config is not None:
@@ -118,7 +117,7 @@ class Predictor:
         """
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                raise ValueError(
+                raise UserError(
                     "An image as an array must be uint8 [h, w, 3] in RGB; got "
                     f"{image.dtype} {list(image.shape)}."
                 )
@@ -131,7 +130,7 @@ class Predictor:
         tensor = F.resize(tensor, list(size), antialias=True)
         tensor = F.normalize(F.to_dtype(tensor, scale=True), IMAGENET_MEAN, IMAGENET_STD)
         samples = NestedTensor.from_list([tensor.to(self.device)], divisor=self.divisor)
-        features = self.model.backbone(samples)
+        features = self.model.encode_image(samples)
         self._encoded = _EncodedImage(samples, features, size, original_size)
 
     @torch.inference_mode()
@@ -140,6 +139,7 @@ class Predictor:
         text: str | None = None,
         point: Sequence[float] | None = None,
         scribble: Sequence[Sequence[float]] | None = None,
+        **other: Any,
     ) -> Prediction:
         """Find the person that one prompt refers to.
 
@@ -148,16 +148,20 @@ class Predictor:
             point: (x, y) in pixels of the image.
             scribble: [P, 2] (x, y) in pixels of the image, P >= 2, along the stroke; it is
                 resampled to 12 points at equal distances.
+            other: prompts of other registered kinds (`datasets.prompts`), by name.
 
         Raises:
             RuntimeError: no image was set.
-            ValueError: not exactly one prompt, or a prompt of a wrong form.
+            UserError: not exactly one prompt, or a prompt of a wrong form.
         """
         if self._encoded is None:
             raise RuntimeError("No image is set: call set_image before predict.")
         encoded = self._encoded
-        prompt = self._make_prompt(text, point, scribble)
-        outputs = self.model(encoded.samples, prompt, features=encoded.features)
+        name, value = one_prompt({"text": text, "point": point, "scribble": scribble, **other})
+        height, width = encoded.original_size
+        prompts = get_kind(name).from_user(value, height, width)
+        prompts = prompts.scaled(encoded.size[1] / width, encoded.size[0] / height)
+        outputs = self.model(encoded.samples, prompts.to(self.device), features=encoded.features)
         result = self.postprocessor(
             outputs,
             target_sizes=torch.tensor([encoded.original_size], device=self.device),
@@ -170,54 +174,22 @@ class Predictor:
             score=float(result["scores"][0]),
         )
 
-    def _make_prompt(
-        self,
-        text: str | None,
-        point: Sequence[float] | None,
-        scribble: Sequence[Sequence[float]] | None,
-    ) -> Prompt:
-        given = [
-            name
-            for name, value in (("text", text), ("point", point), ("scribble", scribble))
-            if value is not None
-        ]
-        if len(given) != 1:
-            raise ValueError(
-                f"Give exactly one prompt: text, point or scribble; got {' and '.join(given)}."
-                if given
-                else "Give a prompt: text, point or scribble."
-            )
-        if text is not None:
-            if not text.strip():
-                raise ValueError("The text prompt is empty; describe the person in a sentence.")
-            return TextPrompt([text])
-        if point is not None:
-            return PointPrompt(self._to_model_pixels(point, "point (x, y)", (2,))[None, None])
-        points = self._to_model_pixels(scribble, "scribble [P, 2] with P >= 2", (None, 2))
-        return ScribblePrompt(resample_stroke(points, NUM_POINTS)[None])
 
-    def _to_model_pixels(
-        self, points: Sequence, expected: str, shape: tuple[int | None, ...]
-    ) -> Tensor:
-        """Coordinates in the given image → in the resized one, with checks."""
-        try:
-            array = np.asarray(points, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"Expected a {expected}; got {points!r}.") from error
-        fits = array.ndim == len(shape) and all(
-            length == want if want is not None else length >= 2
-            for length, want in zip(array.shape, shape, strict=True)
-        )
-        if not fits or not np.isfinite(array).all():
-            raise ValueError(f"Expected a {expected} of finite numbers; got {points!r}.")
-        height, width = self._encoded.original_size
-        if (array < 0).any() or (array > [width, height]).any():
-            raise ValueError(
-                f"The prompt {array.tolist()} leaves the image, which is {width} pixels wide "
-                f"and {height} high; give (x, y) inside it."
-            )
-        scale = np.array([self._encoded.size[1] / width, self._encoded.size[0] / height])
-        return torch.from_numpy(array * scale.astype(np.float32)).to(self.device)
+def one_prompt(values: Mapping[str, Any]) -> tuple[str, Any]:
+    """Kind and value of the one prompt that is given.
+
+    Args:
+        values: by name of kind; None: not given.
+
+    Raises:
+        UserError: none or several are given.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    if not given:
+        raise UserError(f"No prompt was given; give one of {', '.join(values)}.")
+    if len(given) > 1:
+        raise UserError(f"Give exactly one prompt: got {' and '.join(given)}.")
+    return next(iter(given.items()))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
-"""Prompts (a sentence, a click or a scribble) → features, masks, positions, instance query."""
+"""Prompts (a sentence, a click or a scribble) → features, masks, positions, instance query.
+
+What prompts there are is in datasets/prompts.py; each asks the encoder for what it needs.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,57 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, RobertaConfig, RobertaModel
 
+from datasets.prompts import PointPrompt, Prompt, ScribblePrompt, TextPrompt
 from models.layers.position_encoding import encode_map, encode_words
 from util.nested_tensor import NestedTensor
+
+__all__ = [
+    "EncodedPrompt",
+    "PointPrompt",
+    "PromptEncoder",
+    "ScribblePrompt",
+    "TextPrompt",
+]
 
 # The settings of roberta-base in which a RobertaConfig differs by default: enough to build the
 # architecture for a full checkpoint where there is only a tokenizer.
 ROBERTA_BASE = dict(
     vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5
 )
-
-
-@dataclass(frozen=True)
-class TextPrompt:
-    """One sentence per image."""
-
-    captions: list[str]
-
-    def to(self, device: torch.device | str) -> TextPrompt:
-        """Itself: words live on the CPU until they are tokens."""
-        return self
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-
-@dataclass(frozen=True)
-class PositionalPrompt:
-    """Points on the person, the same number P in every image.
-
-    Attributes:
-        points: [B, P, 2] (x, y) in pixels of the padded batch.
-    """
-
-    points: Tensor
-
-    def to(self, device: torch.device | str) -> PositionalPrompt:
-        """The same points on another device."""
-        return replace(self, points=self.points.to(device))
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-
-class PointPrompt(PositionalPrompt):
-    """One click per image: points [B, 1, 2]."""
-
-
-class ScribblePrompt(PositionalPrompt):
-    """One scribble per image: points [B, P, 2] along the stroke; P = 12 as published."""
-
-
-Prompt = TextPrompt | PointPrompt | ScribblePrompt
 
 
 @dataclass(frozen=True)
@@ -73,14 +42,14 @@ class EncodedPrompt:
         positions: [B, T, D] position encoding of the features.
         padding_mask: [B, T] bool, True where there is no word; None where all count.
         instance_query: [B, D].
-        kind: which of the two fusion attentions to use.
+        modality: which of the two fusion attentions to use.
     """
 
     features: Tensor
     positions: Tensor
     padding_mask: Tensor | None
     instance_query: Tensor
-    kind: Literal["text", "positional"]
+    modality: Literal["text", "positional"]
 
 
 class FeatureProjection(nn.Sequential):
@@ -112,6 +81,7 @@ class PromptEncoder(nn.Module):
 
     def __init__(
         self,
+        *,
         text_encoder: str,
         pretrained: bool,
         freeze: bool,
@@ -137,12 +107,12 @@ class PromptEncoder(nn.Module):
         self.pixel_summary_projection = FeatureProjection(hidden_dim, hidden_dim, dropout)
 
     def forward(
-        self, prompt: Prompt, features: NestedTensor, image_size: tuple[int, int]
+        self, prompts: Prompt, features: NestedTensor, image_size: tuple[int, int]
     ) -> EncodedPrompt:
         """Encode a batch of prompts.
 
         Args:
-            prompt: one sentence, click or scribble per image.
+            prompts: one sentence, click or scribble per image.
             features: C4, [B, C, h, w].
             image_size: padded (height, width) of the batch in pixels.
 
@@ -151,16 +121,14 @@ class PromptEncoder(nn.Module):
             ValueError: another number of prompts than images, or points of a wrong shape.
         """
         batch = features.tensors.shape[0]
-        if not isinstance(prompt, Prompt):
+        if not isinstance(prompts, Prompt):
             raise TypeError(
-                "A prompt is a TextPrompt, PointPrompt or ScribblePrompt; got "
-                f"{type(prompt).__name__}."
+                "A prompt is a TextPrompt, PointPrompt, ScribblePrompt or another "
+                f"datasets.prompts.Prompt; got {type(prompts).__name__}."
             )
-        if len(prompt) != batch:
-            raise ValueError(f"Got {len(prompt)} prompts for {batch} images.")
-        if isinstance(prompt, TextPrompt):
-            return self.encode_text(prompt.captions, features.tensors.device)
-        return self.encode_points(prompt.points, features, image_size)
+        if len(prompts) != batch:
+            raise ValueError(f"Got {len(prompts)} prompts for {batch} images.")
+        return prompts.encode(self, features, image_size)
 
     def encode_text(self, captions: list[str], device: torch.device) -> EncodedPrompt:
         """Words are RoBERTa's last hidden states; the instance query is its pooled output."""
@@ -180,7 +148,7 @@ class PromptEncoder(nn.Module):
             positions=encode_words(padding_mask, self.hidden_dim),
             padding_mask=padding_mask,
             instance_query=self.sentence_projection(encoded.pooler_output),
-            kind="text",
+            modality="text",
         )
 
     def encode_points(
@@ -211,7 +179,7 @@ class PromptEncoder(nn.Module):
             positions=positions,
             padding_mask=None,
             instance_query=self.pixel_summary_projection(pixels.mean(dim=1)),
-            kind="positional",
+            modality="positional",
         )
 
 

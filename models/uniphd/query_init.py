@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from models.layers.encoder import EncoderMemory, pixel_centers
+from models.layers.group_decoder import GroupQueries
 from models.layers.mlp import MLP, init_class_bias, zero_last_layer
-
-
-@dataclass(frozen=True)
-class GroupQueries:
-    """n groups of one instance query and K keypoint queries.
-
-    Attributes:
-        instance_queries: [B, n, D].
-        keypoint_queries: [B, n, K, D].
-        references: [B, n, K, 2] (x, y) in [0, 1], detached: the keypoints' first guess.
-        proposal_logits: [B, n, 2] class logits of the encoder proposals.
-        proposal_keypoints: [B, n, K, 2] (x, y) in [0, 1], with gradient.
-    """
-
-    instance_queries: Tensor
-    keypoint_queries: Tensor
-    references: Tensor
-    proposal_logits: Tensor
-    proposal_keypoints: Tensor
+from util.errors import UserError
 
 
 class QueryInitializer(nn.Module):
@@ -56,13 +37,13 @@ class QueryInitializer(nn.Module):
 
         Args:
             memory: encoded tokens.
-            instance_query: [B, D], the prompt's; every group starts from it.
+            instance_query: [B, D], the prompt's or a learned one; every group starts from it.
 
         Raises:
-            ValueError: the image has fewer tokens than there are groups.
+            UserError: the image has fewer tokens than there are groups.
         """
         if memory.tokens.shape[1] < self.num_groups:
-            raise ValueError(
+            raise UserError(
                 f"num_groups={self.num_groups} groups cannot be chosen from "
                 f"{memory.tokens.shape[1]} encoder tokens; use larger images or fewer groups."
             )
@@ -94,12 +75,12 @@ def make_proposals(memory: EncoderMemory) -> tuple[Tensor, Tensor]:
         within (0.01, 0.99).
     """
     centers, sizes = [], []
-    for level, (height, width) in enumerate(memory.spatial_shapes.tolist()):
-        center = pixel_centers(height, width, memory.valid_ratios[:, level])
+    for level, (height, width) in enumerate(memory.layout.shapes):
+        center = pixel_centers(height, width, memory.layout.valid_ratios[:, level])
         centers.append(center)
         sizes.append(torch.full_like(center, 0.05 * 2**level))
     center = torch.cat(centers, dim=1)
     proposal = torch.cat([center, torch.cat(sizes, dim=1)], dim=-1)
-    valid = ((proposal > 0.01) & (proposal < 0.99)).all(-1) & ~memory.padding_mask
+    valid = ((proposal > 0.01) & (proposal < 0.99)).all(-1) & ~memory.layout.padding_mask
     logits = torch.log(center / (1 - center)).masked_fill(~valid[..., None], float("inf"))
     return logits, valid

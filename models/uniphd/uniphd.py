@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from datasets.prompts import Prompt
 from models.backbones.backbone import Backbone
 from models.layers.encoder import DeformableEncoder
+from models.layers.group_decoder import GroupDecoder
 from models.layers.input_projection import InputProjection
-from models.uniphd.decoder import PoseCentricDecoder
 from models.uniphd.fusion import PromptFusion
 from models.uniphd.heads import PredictionHeads
 from models.uniphd.mask_head import DynamicMaskHead
 from models.uniphd.matcher import GroupMatcher
-from models.uniphd.prompt_encoder import Prompt, PromptEncoder
+from models.uniphd.prompt_encoder import PromptEncoder
 from models.uniphd.query_init import QueryInitializer
 from util.nested_tensor import NestedTensor
 
@@ -30,21 +31,24 @@ class UniPHD(nn.Module):
         fusion: prompt into visual tokens.
         encoder: deformable multimodal encoder.
         query_init: n groups of queries from the encoder's memory.
-        decoder: pose-centric hierarchical decoder.
-        heads: class, box, keypoints, visibility per decoder layer.
+        decoder: of the group queries; the pose-centric hierarchical one in the paper.
+        heads: class, box and visibility per decoder layer.
         mask_head: dynamic mask head, or None for a model without masks.
-        matcher: finds the group of each target; used only when targets are given.
+        matcher: finds the group of each person; used only when targets are given.
     """
+
+    takes_prompts = True
 
     def __init__(
         self,
+        *,
         backbone: Backbone,
         prompt_encoder: PromptEncoder,
         input_projection: InputProjection,
         fusion: PromptFusion,
         encoder: DeformableEncoder,
         query_init: QueryInitializer,
-        decoder: PoseCentricDecoder,
+        decoder: GroupDecoder,
         heads: PredictionHeads,
         mask_head: DynamicMaskHead | None,
         matcher: GroupMatcher,
@@ -61,10 +65,14 @@ class UniPHD(nn.Module):
         self.mask_head = mask_head
         self.matcher = matcher
 
+    def encode_image(self, samples: NestedTensor) -> list[NestedTensor]:
+        """What any number of prompts share: C2…C5 of B normalised, padded images."""
+        return self.backbone(samples)
+
     def forward(
         self,
         samples: NestedTensor,
-        prompts: Prompt,
+        prompts: Prompt | None = None,
         targets: Sequence[dict] | None = None,
         features: Sequence[NestedTensor] | None = None,
     ) -> dict[str, object]:
@@ -73,10 +81,9 @@ class UniPHD(nn.Module):
         Args:
             samples: B normalised images, padded to multiples of 16.
             prompts: one prompt per image.
-            targets: one person per image (datasets/refhuman.py); with them, masks are made for
-                the matched group only.
-            features: C2…C5 of `samples` if they are known already: an image's features serve any
-                number of prompts.
+            targets: the referred person of each image (`datasets.sample.Sample`); with them, masks
+                are made for the matched groups only.
+            features: of `encode_image(samples)`, where they are known already.
 
         Returns:
             dict with
@@ -86,19 +93,23 @@ class UniPHD(nn.Module):
             `pred_keypoints_visi` [B, n, K] logits,
             `aux_outputs`: the same keys for every earlier decoder layer,
             `encoder_outputs`: `pred_logits` and `pred_keypoints` of the encoder proposals;
-            with targets `matched_groups` [B], each target's group;
+            with targets `matching` (`models.uniphd.matcher.Matching`), the group of each person;
             with a mask head `mask_groups` [B, m] and, for those groups, the logits
-            `pred_masks` [B, m, H, W] and `pred_masks_low` [B, m, H/2, W/2].
+            `pred_masks` [B, m, H, W] and `pred_masks_low` [B, m, H/2, W/2]: the groups of the
+            people with targets, all without.
             [0, 1] is the unpadded image.
+
+        Raises:
+            TypeError, ValueError: prompts are missing, or do not fit the images.
         """
         if features is None:
-            features = self.backbone(samples)
+            features = self.encode_image(samples)
         c2, c3, c4, c5 = features
         prompt = self.prompt_encoder(prompts, c4, samples.tensors.shape[-2:])
         levels = self.input_projection([c3, c4, c5], samples.mask)
         memory = self.encoder(self.fusion(levels, prompt))
         groups = self.query_init(memory, prompt.instance_query)
-        decoded = self.decoder(groups, memory, self.heads.keypoint_heads)
+        decoded = self.decoder(groups, memory)
         *auxiliary, outputs = self.heads(decoded)
         outputs["aux_outputs"] = auxiliary
         outputs["encoder_outputs"] = {
@@ -106,7 +117,7 @@ class UniPHD(nn.Module):
             "pred_keypoints": groups.proposal_keypoints,
         }
         if targets is not None:
-            outputs["matched_groups"] = self.matcher(outputs, targets)
+            outputs["matching"] = self.matcher(outputs, targets)
         if self.mask_head is not None:
             chosen = self._mask_groups(outputs)
             outputs["mask_groups"] = chosen
@@ -120,9 +131,10 @@ class UniPHD(nn.Module):
             )
         return outputs
 
-    def _mask_groups(self, outputs: dict[str, Tensor]) -> Tensor:
-        """[B, m] the groups that need a mask: the matched one in training, all in evaluation."""
-        if "matched_groups" in outputs:
-            return outputs["matched_groups"][:, None]
+    def _mask_groups(self, outputs: dict[str, object]) -> Tensor:
+        """[B, m] the groups that need a mask: the matched ones in training, all in evaluation."""
+        if "matching" in outputs:
+            groups, _ = outputs["matching"].final
+            return groups
         batch, groups = outputs["pred_logits"].shape[:2]
         return torch.arange(groups, device=outputs["pred_logits"].device).expand(batch, -1)

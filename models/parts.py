@@ -1,0 +1,80 @@
+"""Parts that several models build from the same settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datasets.skeleton import Skeleton
+from models.backbones.backbone import Backbone, build_backbone
+from models.layers.encoder import DeformableEncoder, DeformableEncoderLayer
+from models.uniphd.criterion import Criterion
+from models.uniphd.matcher import GroupMatcher
+from util.config import Config
+
+NUM_LEVELS = 4  # C3, C4, C5 and one coarser level
+
+
+def backbone_of(cfg: Config, out_stages: Sequence[int]) -> Backbone:
+    """The image backbone with the wanted ones of C2…C5 (0 to 3)."""
+    return build_backbone(
+        name=cfg.backbone,
+        options=dict(cfg.backbone_options),
+        pretrained=cfg.backbone_pretrained,
+        drop_path=cfg.backbone_drop_path,
+        use_checkpointing=cfg.backbone_checkpointing,
+        out_stages=out_stages,
+    )
+
+
+def encoder_of(cfg: Config) -> DeformableEncoder:
+    """The deformable encoder."""
+    return DeformableEncoder(
+        (
+            DeformableEncoderLayer(
+                embed_dim=cfg.hidden_dim,
+                num_heads=cfg.num_heads,
+                num_levels=NUM_LEVELS,
+                num_points=cfg.encoder_points,
+                feedforward_dim=cfg.feedforward_dim,
+                dropout=cfg.dropout,
+            )
+            for _ in range(cfg.encoder_layers)
+        ),
+        embed_dim=cfg.hidden_dim,
+        num_levels=NUM_LEVELS,
+        use_checkpointing=cfg.encoder_checkpointing,
+    )
+
+
+def decoder_layer_settings(cfg: Config) -> dict[str, Any]:
+    """Keyword arguments that all kinds of decoder layer take."""
+    return dict(
+        embed_dim=cfg.hidden_dim,
+        num_heads=cfg.num_heads,
+        num_levels=NUM_LEVELS,
+        num_points=cfg.decoder_points,
+        feedforward_dim=cfg.feedforward_dim,
+        dropout=cfg.dropout,
+    )
+
+
+def matcher_of(cfg: Config, skeleton: Skeleton, costs: Sequence[str]) -> GroupMatcher:
+    """The matcher with the named costs of `match_costs`."""
+    return GroupMatcher(
+        costs={name: cfg.match_costs[name] for name in costs},
+        sigmas=skeleton.sigmas,
+        focal_alpha=cfg.focal_alpha,
+        focal_gamma=cfg.focal_gamma,
+    )
+
+
+def criterion_of(cfg: Config, skeleton: Skeleton, losses: Sequence[str]) -> Criterion:
+    """The criterion with the named losses of `loss_weights`."""
+    return Criterion(
+        loss_weights={name: cfg.loss_weights[name] for name in losses},
+        num_decoder_layers=cfg.decoder_layers,
+        sigmas=skeleton.sigmas,
+        focal_alpha=cfg.focal_alpha,
+        focal_gamma=cfg.focal_gamma,
+    )
