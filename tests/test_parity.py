@@ -11,6 +11,7 @@ import torch
 from small_models import REPOSITORY, SHARED
 
 from models import build_model
+from models.uniphd.matcher import Matching
 from models.uniphd.prompt_encoder import PointPrompt, ScribblePrompt, TextPrompt
 from util import checkpoint
 from util.config import Config
@@ -120,8 +121,73 @@ def test_losses(built, outputs, parity):
         target = {name: torch.from_numpy(value) for name, value in target.items()}
         keypoints = torch.cat([flat[:, :34].unflatten(1, (17, 2)), flat[:, 34:, None]], dim=-1)
         targets.append({**target, "keypoints": keypoints})
-    matched = {"matched_groups": torch.tensor([3, 11])}
-    losses = built[1]({**outputs["point"], **matched}, targets)
+    found = built[0].matcher(outputs["point"], targets)
+    groups = found.groups.clone()
+    groups[-2] = torch.tensor([[3], [11]])
+    matching = Matching(groups, found.matched)
+    # Masks are of the matched groups, in the order of the people.
+    masks = {
+        name: outputs["point"][name].take_along_dim(groups[-2][..., None, None], dim=1)
+        for name in ("pred_masks", "pred_masks_low")
+    }
+    losses = built[1]({**outputs["point"], **masks, "matching": matching}, targets)
     expected = json.loads((PARITY / "uniphd_losses.json").read_text())
     assert len(expected) == 10
     assert {name: losses[name].item() for name in expected} == pytest.approx(expected, rel=1e-4)
+
+
+# --- Group Pose ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def group_pose(parity):
+    """The model with the reference's weights, and the reference's names."""
+    names = json.loads((PARITY / "grouppose_state_dict.json").read_text())
+    cfg = Config.fromfile(REPOSITORY / "config" / "grouppose.py")
+    cfg.merge_from_dict({"backbone": "swin_T_224_1k"})
+    model, *_ = build_model(cfg)
+    published = checkpoint.to_reference(model.state_dict(), model="grouppose")
+    filled = {
+        name: torch.from_numpy(parity.fill(name, shape))
+        if published[name].is_floating_point()
+        else published[name]
+        for name, shape in names.items()
+    }
+    checkpoint.load_weights(model, checkpoint.from_reference(filled, model="grouppose"))
+    return model.eval(), names
+
+
+def test_group_pose_parameters(group_pose):
+    model, names = group_pose
+    assert sum(parameter.numel() for parameter in model.parameters()) == 49_861_430
+    own = model.state_dict()
+    published = checkpoint.to_reference(own, model="grouppose")
+    assert {name: list(value.shape) for name, value in published.items()} == names
+    back = checkpoint.from_reference(published, model="grouppose")
+    assert {name: value.data_ptr() for name, value in back.items()} == {
+        name: value.data_ptr() for name, value in own.items()
+    }
+
+
+def test_group_pose_forward(group_pose, parity):
+    arrays, _ = parity.images(SIZES)
+    samples = NestedTensor.from_list([torch.from_numpy(array) for array in arrays], divisor=1)
+    with torch.inference_mode():
+        got = group_pose[0](samples)
+    expected = np.load(PARITY / "grouppose_forward.npz")
+    confidence = torch.ones(2, 100, 17).sigmoid()
+    proposals = got["encoder_outputs"]
+    found = {
+        "pred_logits": got["pred_logits"],
+        "pred_keypoints": torch.cat([got["pred_keypoints"].flatten(2), confidence], dim=-1),
+        "encoder_logits": proposals["pred_logits"],
+        "encoder_keypoints": proposals["pred_keypoints"].flatten(2),
+    }
+    assert set(found) == set(expected.files)
+    for name, array in found.items():
+        np.testing.assert_allclose(array.numpy(), expected[name], rtol=0, atol=1e-4, err_msg=name)
+
+
+def test_published_files_are_told_apart(names, group_pose):
+    assert checkpoint.recognise(names) == "uniphd"
+    assert checkpoint.recognise(group_pose[1]) == "grouppose"

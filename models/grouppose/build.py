@@ -1,0 +1,52 @@
+"""Group Pose from its configuration."""
+
+from __future__ import annotations
+
+from datasets.skeleton import get_skeleton
+from models.grouppose.decoder import GroupPoseDecoderLayer
+from models.grouppose.grouppose import GroupPose
+from models.grouppose.postprocess import GroupPosePostProcess
+from models.layers.group_decoder import GroupDecoder
+from models.layers.input_projection import InputProjection
+from models.parts import (
+    backbone_of,
+    criterion_of,
+    decoder_layer_settings,
+    encoder_of,
+    matcher_of,
+)
+from models.uniphd.criterion import SHARED_LOSSES, Criterion
+from models.uniphd.query_init import QueryInitializer
+from util.config import Config
+
+COSTS = ("ce", "keypoints", "oks")
+
+
+def build(cfg: Config) -> tuple[GroupPose, Criterion, GroupPosePostProcess]:
+    """Model, criterion and postprocessor (config/grouppose.py lists what differs from UniPHD).
+
+    Raises:
+        UserError: a setting has a value that the model cannot have.
+        MissingFileError: the backbone's file is not there.
+    """
+    skeleton = get_skeleton(cfg.skeleton)
+    backbone = backbone_of(cfg, out_stages=(1, 2, 3))
+    settings = decoder_layer_settings(cfg)
+    model = GroupPose(
+        backbone=backbone,
+        input_projection=InputProjection(backbone.num_channels, cfg.hidden_dim),
+        encoder=encoder_of(cfg),
+        query_init=QueryInitializer(
+            embed_dim=cfg.hidden_dim,
+            num_keypoints=skeleton.num_keypoints,
+            num_groups=cfg.num_groups,
+        ),
+        decoder=GroupDecoder(
+            (GroupPoseDecoderLayer(**settings) for _ in range(cfg.decoder_layers)), cfg.hidden_dim
+        ),
+        matcher=matcher_of(cfg, skeleton, COSTS),
+        num_decoder_layers=cfg.decoder_layers,
+        embed_dim=cfg.hidden_dim,
+    )
+    criterion = criterion_of(cfg, skeleton, SHARED_LOSSES)
+    return model, criterion, GroupPosePostProcess(cfg.num_results or cfg.num_groups)

@@ -1,0 +1,68 @@
+"""Group Pose's decoder layer: within a group, across groups, into the image (Sec. 3.2)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from models.layers.attention import multi_head_attention
+from models.layers.encoder import EncoderMemory
+from models.layers.group_decoder import GroupDecoderLayer, attend_across
+from models.layers.mlp import FeedForward
+from models.uniphd.ops.ms_deform_attn import MSDeformAttn
+
+
+class GroupPoseDecoderLayer(GroupDecoderLayer):
+    """Two self-attentions, one inside each group and one among queries of the same type.
+
+    Args:
+        embed_dim: width D.
+        num_heads: attention heads.
+        num_levels: feature levels L.
+        num_points: samples per head and level.
+        feedforward_dim: hidden width of the feed-forward network.
+        dropout: of attention and feed-forward outputs.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        num_heads: int,
+        num_levels: int,
+        num_points: int,
+        feedforward_dim: int,
+        dropout: float,
+    ) -> None:
+        super().__init__(embed_dim)
+        self.within_attention = multi_head_attention(embed_dim, num_heads)
+        self.within_norm = nn.LayerNorm(embed_dim)
+        self.across_attention = multi_head_attention(embed_dim, num_heads)
+        self.across_norm = nn.LayerNorm(embed_dim)
+        self.cross_attention = MSDeformAttn(embed_dim, num_levels, num_heads, num_points)
+        self.cross_norm = nn.LayerNorm(embed_dim)
+        self.feed_forward = FeedForward(embed_dim, feedforward_dim, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def attend(
+        self, queries: Tensor, positions: Tensor, references: Tensor, memory: EncoderMemory
+    ) -> Tensor:
+        """See `GroupDecoderLayer.attend`.
+
+        The positions are added twice, and both times they stay in the residual stream.
+        """
+        queries = queries + positions
+        nodes = queries.flatten(0, 1)
+        within = self.within_attention(nodes, nodes, nodes, need_weights=False)[0]
+        queries = self.within_norm(queries + self.dropout(within.view_as(queries)))
+        across = attend_across(self.across_attention, queries)
+        queries = self.across_norm(queries + self.dropout(across))
+        queries = queries + positions
+        attended = self.cross_attention(
+            queries.flatten(1, 2),
+            references.flatten(1, 2),
+            memory.tokens,
+            memory.layout.spatial_shapes,
+            memory.layout.level_start_index,
+            memory.layout.padding_mask,
+        ).view_as(queries)
+        return self.feed_forward(self.cross_norm(queries + self.dropout(attended)))

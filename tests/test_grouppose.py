@@ -1,0 +1,144 @@
+"""Group Pose as a model: outputs, losses, results, checkpoints. Its numbers: test_parity.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_models import REPOSITORY, SIZES, random_batch
+
+from models import build_model
+from util import checkpoint
+from util.config import Config
+from util.nested_tensor import NestedTensor
+
+SMALL = {
+    "backbone": "swin_T_224_1k",
+    "backbone_options": {
+        "embed_dim": 16,
+        "depths": [1, 1, 2, 1],
+        "num_heads": [1, 2, 4, 8],
+        "window_size": 4,
+    },
+    "hidden_dim": 32,
+    "num_heads": 4,
+    "feedforward_dim": 48,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "num_groups": 6,
+    "num_results": 4,
+}
+
+
+def build(**changes):
+    """(model, criterion, postprocessor), weights random with a fixed seed and none of them zero."""
+    cfg = Config.fromfile(REPOSITORY / "config" / "grouppose.py")
+    cfg.merge_from_dict({**SMALL, **changes})
+    torch.manual_seed(0)
+    built = build_model(cfg)
+    for parameter in built[0].parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.7 / parameter.shape[-1] ** 0.5)
+    return built
+
+
+def targets(counts=(3, 0)):
+    """Several people, and none."""
+    generator = torch.Generator().manual_seed(5)
+    return [
+        {
+            "boxes": torch.full((count, 4), 0.4),
+            "labels": torch.ones(count, dtype=torch.int64),
+            "keypoints": torch.cat(
+                [torch.rand(count, 17, 2, generator=generator), torch.ones(count, 17, 1)], dim=-1
+            ),
+            "area": torch.full((count,), 0.1),
+            "image_id": index,
+        }
+        for index, count in enumerate(counts)
+    ]
+
+
+def test_outputs_and_results():
+    model, _, postprocessor = build()
+    with torch.inference_mode():
+        outputs = model.eval()(random_batch())
+    assert outputs["pred_logits"].shape == (2, 6, 2)
+    assert outputs["pred_keypoints"].shape == (2, 6, 17, 2)
+    assert len(outputs["aux_outputs"]) == 2 and "matching" not in outputs
+    sizes = torch.tensor(SIZES)
+    results = postprocessor(outputs, 2 * sizes, sizes)
+    assert [len(result["scores"]) for result in results] == [4, 4]
+    best = outputs["pred_logits"][0].sigmoid().flatten().topk(4)
+    assert results[0]["labels"].tolist() == (best.indices % 2).tolist()
+    group = best.indices[0] // 2
+    height, width = SIZES[0]
+    expected = outputs["pred_keypoints"][0, group] * torch.tensor([2.0 * width, 2.0 * height])
+    torch.testing.assert_close(results[0]["keypoints"][0, :, :2], expected)
+    assert results[0]["keypoints"][0, :, 2].tolist() == pytest.approx([0.7310586] * 17)
+    with pytest.raises(ValueError, match="takes no prompts"):
+        model(random_batch(), "the man on the left")
+
+
+def test_every_parameter_gets_a_gradient_from_images_with_many_people_and_none():
+    model, criterion, _ = build()
+    outputs = model.train()(random_batch(), targets=targets())
+    losses = criterion(outputs, targets())
+    assert set(losses) == set(criterion.weights)
+    # Three decoder layers and the proposals, three losses each; no boxes, masks, visibility.
+    assert len(losses) == 4 * 3 and "loss_oks_enc" in losses
+    criterion.total(losses).backward()
+    without = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or parameter.grad.abs().sum() == 0
+    ]
+    assert without == []
+    assert outputs["matching"].matched.sum(-1).tolist() == [[3, 0]] * 4
+
+
+def test_a_batch_without_people_trains():
+    model, criterion, _ = build()
+    outputs = model.train()(random_batch(), targets=targets((0, 0)))
+    losses = criterion(outputs, targets((0, 0)))
+    criterion.total(losses).backward()
+    assert losses["loss_ce"] > 0 and losses["loss_keypoints"] == 0
+
+
+def test_features_are_computed_once():
+    model, *_ = build()
+    model.eval()
+    batch = random_batch()
+    with torch.inference_mode():
+        features = model.encode_image(batch)
+        empty = NestedTensor(torch.zeros_like(batch.tensors), batch.mask)
+        kept = model(empty, features=features)
+        torch.testing.assert_close(kept["pred_keypoints"], model(batch)["pred_keypoints"])
+
+
+def test_fourteen_keypoints():
+    model, *_ = build(skeleton="crowdpose")
+    with torch.inference_mode():
+        assert model.eval()(random_batch())["pred_keypoints"].shape == (2, 6, 14, 2)
+
+
+def test_published_checkpoints_round_trip(tmp_path):
+    model, *_ = build()
+    published = checkpoint.to_reference(model.state_dict(), model="grouppose")
+    assert "transformer.instance_embedding.weight" in published
+    assert "transformer.decoder.layers.2.within_attn.in_proj_weight" in published
+    path = tmp_path / "published.pth"
+    torch.save({"model": published}, path)
+    loaded = checkpoint.load(path, model="grouppose")
+    assert loaded["published"] == "grouppose"
+    assert loaded["model"].keys() == model.state_dict().keys()
+    with pytest.raises(ValueError, match="checkpoint of the model 'grouppose', .* builds 'uniphd'"):
+        checkpoint.load(path, model="uniphd")
+
+
+def test_resnet_names_are_torchvisions(tmp_path):
+    model, *_ = build(backbone="resnet50", backbone_options=None)
+    published = checkpoint.to_reference(model.state_dict(), model="grouppose")
+    assert "backbone.0.body.layer3.5.conv2.weight" in published
+    assert "backbone.0.body.bn1.running_mean" in published
+    back = checkpoint.from_reference(published, model="grouppose")
+    assert back.keys() == model.state_dict().keys()
