@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -442,3 +443,22 @@ def test_cached_library_is_not_compiled_again(compiled, monkeypatch):
     monkeypatch.setattr(extension, "_loaded", set())
     monkeypatch.setattr(extension, "compile_library", fail)
     extension.load("cpu")
+
+
+WITHOUT_LIBRARIES = """
+import runpy, sys
+sys.modules.update(dict.fromkeys([LIBRARIES]))  # what is None there cannot be imported
+runpy.run_path(sys.argv[1], run_name="imported")
+"""
+
+
+def test_the_operator_needs_torch_alone():
+    """`python models/uniphd/ops/test.py` on a machine with PyTorch and nothing else of ours."""
+    libraries = "addict cv2 datasets numpy PIL pycocotools safetensors scipy termcolor timm"
+    libraries += " torchvision transformers yapf"
+    program = WITHOUT_LIBRARIES.replace("LIBRARIES", ", ".join(map(repr, libraries.split())))
+    script = Path(__file__).parents[1] / "models" / "uniphd" / "ops" / "test.py"
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(script)], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
