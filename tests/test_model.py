@@ -618,6 +618,20 @@ def test_group_pose_layer_equals_loops_over_groups_and_types():
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_no_step_waits_for_numbers_of_a_tensor(built, monkeypatch):
+    """On a GPU each of these calls would make the CPU wait for it."""
+    model, criterion, _ = built
+    batch, prompt, targets = random_batch(), all_prompts()["scribble"], random_targets()
+
+    def refused(*arguments):
+        raise AssertionError("a tensor was asked for its numbers")
+
+    for name in ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, refused)
+    outputs = model.train()(batch, prompt, targets)
+    criterion.total(criterion(outputs, targets)).backward()
+
+
 def test_references_are_detached_between_layers_but_not_for_the_heads(built):
     """A layer's loss reaches the layer before through the reference that entered it."""
     model = built[0].train()
