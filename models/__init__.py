@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from datasets.skeleton import SKELETONS, Skeleton
-from models.backbones.backbone import build_backbone
+from models.backbones.build import build_backbone
 from models.layers.encoder import DeformableEncoder
 from models.layers.input_projection import InputProjection
 from models.uniphd.criterion import Criterion
@@ -38,10 +38,11 @@ def build_model(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
     skeleton = get_skeleton(cfg.skeleton)
     backbone = build_backbone(
         name=cfg.backbone,
-        options=dict(cfg.backbone_options),
+        options=dict(cfg.backbone_options or {}),
         pretrained=cfg.backbone_pretrained,
         drop_path=cfg.backbone_drop_path,
         use_checkpointing=cfg.backbone_checkpointing,
+        freeze_norm=cfg.backbone_freeze_norm,
     )
     channels_c2, channels_c3, channels_c4, _ = backbone.num_channels
     matcher = GroupMatcher(
