@@ -50,12 +50,6 @@ def build_backbone(
             fit, or settings that exclude each other.
         FileNotFoundError: no file at `pretrained`.
     """
-    if options and name not in SWIN_VARIANTS:
-        raise UserError(
-            f"backbone_options {dict(options)} apply to Swin only, not to {name!r}. "
-            "They belong to the backbone that the configuration file names: drop them with "
-            f"--options backbone_options=None, or choose one of {', '.join(SWIN_VARIANTS)}."
-        )
     if name in SWIN_VARIANTS:
         body = build_swin(name, options, drop_path, use_checkpointing, first_level)
     elif name in TORCHVISION_RESNETS:
@@ -66,6 +60,12 @@ def build_backbone(
         from models.backbones.timm_body import TimmBody
 
         body = TimmBody(name, drop_path, freeze_norm, use_checkpointing, first_level)
+    if options and name not in SWIN_VARIANTS:
+        raise UserError(
+            f"backbone_options {dict(options)} apply to Swin only, not to {name!r}. "
+            "They belong to the backbone that the configuration file names: drop them with "
+            f"--options backbone_options=None, or choose one of {', '.join(SWIN_VARIANTS)}."
+        )
     if use_checkpointing and any(
         isinstance(m, nn.modules.batchnorm._BatchNorm) for m in body.modules()
     ):
