@@ -7,11 +7,12 @@ change what they need.  Change single values on the command line with `--options
 # --- model -----------------------------------------------------------------------------------
 model = "uniphd"
 skeleton = "coco"  # keypoint names, flip pairs and sigmas: datasets/skeleton.py
-backbone = "swin_T_224_1k"  # swin_{T_224_1k,B_224_22k,B_384_22k,L_224_22k,L_384_22k} or a timm name
+backbone = "swin_T_224_1k"  # swin_{T_224_1k,{B,L}_{224,384}_22k}, resnet{50,101}, or a timm name
 backbone_options = {}  # overrides of the named Swin: embed_dim, depths, num_heads, window_size, ...
-backbone_pretrained = None  # file of the Swin authors; unused when a full checkpoint is loaded
+backbone_pretrained = None  # ImageNet file (Swin: or its folder); unused with a full checkpoint
 backbone_drop_path = 0.2
-backbone_checkpointing = False  # recompute Swin activations in the backward pass: less memory
+backbone_checkpointing = False  # recompute activations in the backward pass: less memory
+backbone_freeze_norm = True  # constant BatchNorm, as in DETR; False to train it from scratch
 text_encoder = "roberta-base"  # Hugging Face name, or a local folder
 text_encoder_pretrained = True  # False: architecture from the folder's config.json, no weights
 freeze_text_encoder = False

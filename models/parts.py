@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from datasets.skeleton import Skeleton
-from models.backbones.backbone import Backbone, build_backbone
+from models.backbones.backbone import Backbone
+from models.backbones.build import build_backbone
 from models.layers.encoder import DeformableEncoder, DeformableEncoderLayer
 from models.uniphd.criterion import Criterion
 from models.uniphd.matcher import GroupMatcher
@@ -15,15 +16,16 @@ from util.config import Config
 NUM_LEVELS = 4  # C3, C4, C5 and one coarser level
 
 
-def backbone_of(cfg: Config, out_stages: Sequence[int]) -> Backbone:
-    """The image backbone with the wanted ones of C2…C5 (0 to 3)."""
+def backbone_of(cfg: Config, first_level: int) -> Backbone:
+    """The image backbone with outputs C2…C5 (`first_level` 2) or C3…C5 (3)."""
     return build_backbone(
         name=cfg.backbone,
-        options=dict(cfg.backbone_options),
+        options=dict(cfg.backbone_options or {}),
         pretrained=cfg.backbone_pretrained,
         drop_path=cfg.backbone_drop_path,
         use_checkpointing=cfg.backbone_checkpointing,
-        out_stages=out_stages,
+        freeze_norm=cfg.backbone_freeze_norm,
+        first_level=first_level,
     )
 
 

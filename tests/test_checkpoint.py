@@ -9,12 +9,8 @@ import pytest
 import torch
 from small_models import random_batch, small_model
 
-from models.backbones.backbone import build_backbone
-from models.backbones.swin import build_swin
 from models.uniphd.prompt_encoder import PointPrompt
 from util import checkpoint
-
-SMALL_SWIN = {"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
 
 
 @pytest.fixture(scope="module")
@@ -152,28 +148,3 @@ def test_mismatches_are_listed_and_can_be_ignored(built):
     before = model.heads.class_heads[0].bias.clone()
     checkpoint.load_weights(model, state, ignore=["class_heads.0", "level_embedding", "extra"])
     assert torch.equal(model.heads.class_heads[0].bias, before)
-
-
-def test_imagenet_file_of_the_swin_authors(tmp_path):
-    """Their names: a final `norm`, a classifier, and tables that follow from the size."""
-    model = build_swin("swin_T_224_1k", **SMALL_SWIN)
-    state = {
-        name: torch.full_like(value, 0.5)
-        for name, value in model.state_dict().items()
-        if not name.startswith("norm")
-    }
-    state["layers.2.blocks.1.attn_mask"] = torch.zeros(4, 49, 49)
-    state |= {"norm.weight": torch.ones(128), "head.weight": torch.ones(1000, 128)}
-    path = tmp_path / "swin.pth"
-    torch.save({"model": state}, path)
-    backbone = build_backbone("swin_T_224_1k", SMALL_SWIN, str(path), 0.0, False)
-    assert (backbone.body.layers[2].blocks[1].attn.qkv.weight == 0.5).all()
-    assert (backbone.body.norm2.weight == 1).all()
-    index = backbone.body.layers[0].blocks[0].attn.relative_position_index
-    assert index.dtype == torch.int64 and index.max() == 168
-    del state["patch_embed.proj.bias"]
-    torch.save({"model": state}, path)
-    with pytest.raises(ValueError, match=r"(?s)swin\.pth: .*missing: patch_embed\.proj\.bias"):
-        build_backbone("swin_T_224_1k", SMALL_SWIN, str(path), 0.0, False)
-    with pytest.raises(FileNotFoundError, match="no such checkpoint file"):
-        build_backbone("swin_T_224_1k", SMALL_SWIN, str(tmp_path / "absent.pth"), 0.0, False)

@@ -5,31 +5,82 @@ Parameter names are those of the Swin authors' files, so that these load as they
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+from models.backbones.weights import fill, read_weights
+from util.errors import MissingFileError, UserError
+
+
+@dataclass(frozen=True)
+class SwinVariant:
+    """What a Swin of the published names is made of.
+
+    Attributes:
+        files: names of the Swin authors' files that fit, the one of the published commands first.
+        embed_dim: width of the first stage; doubles from stage to stage.
+        depths: blocks of each of the four stages.
+        num_heads: attention heads of each of the four stages.
+        window_size: side of the attention windows, in tokens.
+        mlp_ratio: hidden width of the MLPs over the token width.
+    """
+
+    files: tuple[str, ...]
+    embed_dim: int
+    depths: Sequence[int]
+    num_heads: Sequence[int]
+    window_size: int
+    mlp_ratio: float = 4.0
+
 
 SWIN_VARIANTS = {
-    "swin_T_224_1k": dict(
-        embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7
+    "swin_T_224_1k": SwinVariant(
+        files=("swin_tiny_patch4_window7_224.pth",),
+        embed_dim=96,
+        depths=(2, 2, 6, 2),
+        num_heads=(3, 6, 12, 24),
+        window_size=7,
     ),
-    "swin_B_224_22k": dict(
-        embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window_size=7
+    "swin_B_224_22k": SwinVariant(
+        files=("swin_base_patch4_window7_224_22k.pth",),
+        embed_dim=128,
+        depths=(2, 2, 18, 2),
+        num_heads=(4, 8, 16, 32),
+        window_size=7,
     ),
-    "swin_B_384_22k": dict(
-        embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window_size=12
+    "swin_B_384_22k": SwinVariant(
+        files=("swin_base_patch4_window12_384.pth", "swin_base_patch4_window12_384_22k.pth"),
+        embed_dim=128,
+        depths=(2, 2, 18, 2),
+        num_heads=(4, 8, 16, 32),
+        window_size=12,
     ),
-    "swin_L_224_22k": dict(
-        embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), window_size=7
+    "swin_L_224_22k": SwinVariant(
+        files=("swin_large_patch4_window7_224_22k.pth",),
+        embed_dim=192,
+        depths=(2, 2, 18, 2),
+        num_heads=(6, 12, 24, 48),
+        window_size=7,
     ),
-    "swin_L_384_22k": dict(
-        embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), window_size=12
+    "swin_L_384_22k": SwinVariant(
+        files=("swin_large_patch4_window12_384_22k.pth",),
+        embed_dim=192,
+        depths=(2, 2, 18, 2),
+        num_heads=(6, 12, 24, 48),
+        window_size=12,
     ),
 }
+OPTIONS = ("embed_dim", "depths", "num_heads", "window_size", "mlp_ratio")
+# Buffers of the authors' file that follow from the size of the image and the windows.
+DERIVED = ("attn_mask", "relative_position_index", "relative_coords_table")
 
 
 class WindowAttention(nn.Module):
@@ -119,7 +170,7 @@ class SwinBlock(nn.Module):
         self.shift = shift
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, window_size, num_heads)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
@@ -241,83 +292,102 @@ class PatchEmbed(nn.Module):
 
 
 class SwinTransformer(nn.Module):
-    """Swin Transformer with a LayerNorm on each of its four outputs.
+    """Swin Transformer with a LayerNorm on each of its outputs.
 
     Args:
-        embed_dim: width of the first stage; doubles from stage to stage.
-        depths: blocks per stage.
-        num_heads: attention heads per stage.
-        window_size: side of the attention windows, in tokens.
-        drop_path_rate: stochastic depth of the last block; grows linearly from 0 at the first.
-        mlp_ratio: hidden width of the MLPs over the token width.
+        variant: widths, depths, heads and windows; sides of a window in tokens.
+        drop_path: stochastic depth of the last block; grows linearly from 0 at the first.
         use_checkpointing: recompute the blocks in the backward pass instead of keeping
             their activations.
-        out_stages: stages (0 to 3) whose outputs are returned, each behind a LayerNorm.
-
-    Raises:
-        ValueError: `depths` and `num_heads` are of different length, or a width is not
-            divisible by its number of heads.
+        first_level: 2 for the outputs C2…C5, 3 for C3…C5 (without a norm for C2).
     """
+
+    has_stochastic_depth = True
 
     def __init__(
         self,
-        embed_dim: int = 96,
-        depths: Sequence[int] = (2, 2, 6, 2),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
-        window_size: int = 7,
-        drop_path_rate: float = 0.2,
-        mlp_ratio: float = 4.0,
-        use_checkpointing: bool = False,
-        out_stages: Sequence[int] = (0, 1, 2, 3),
+        variant: SwinVariant,
+        drop_path: float,
+        use_checkpointing: bool,
+        first_level: int,
     ) -> None:
         super().__init__()
-        if len(depths) != len(num_heads):
-            raise ValueError(
-                f"Swin needs as many depths as num_heads; got depths={tuple(depths)} and "
-                f"num_heads={tuple(num_heads)}."
-            )
+        self.files = variant.files
         self.use_checkpointing = use_checkpointing
-        self.out_stages = tuple(out_stages)
-        widths = [embed_dim * 2**i for i in range(len(depths))]
-        self.num_features = [widths[i] for i in self.out_stages]
-        for width, heads in zip(widths, num_heads, strict=True):
-            if width % heads:
-                raise ValueError(f"Swin stage of width {width} cannot have {heads} heads.")
-        self.patch_embed = PatchEmbed(4, 3, embed_dim)
+        self.first_stage = first_level - 2
+        widths = [variant.embed_dim * 2**i for i in range(4)]
+        self.num_channels = tuple(widths[self.first_stage :])
+        self.patch_embed = PatchEmbed(4, 3, variant.embed_dim)
+        depths = variant.depths
         last = max(sum(depths) - 1, 1)
-        rates = [drop_path_rate * i / last for i in range(sum(depths))]
+        rates = [drop_path * i / last for i in range(sum(depths))]
         self.layers = nn.ModuleList()
         for i, depth in enumerate(depths):
             start = sum(depths[:i])
             self.layers.append(
                 SwinStage(
                     dim=widths[i],
-                    num_heads=num_heads[i],
-                    window_size=window_size,
+                    num_heads=variant.num_heads[i],
+                    window_size=variant.window_size,
                     drop_paths=rates[start : start + depth],
-                    mlp_ratio=mlp_ratio,
-                    downsample=i < len(depths) - 1,
+                    mlp_ratio=variant.mlp_ratio,
+                    downsample=i < 3,
                 )
             )
-        for i in self.out_stages:
+        for i in range(self.first_stage, 4):
             self.add_module(f"norm{i}", nn.LayerNorm(widths[i]))
         self.apply(_init_weights)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """[B, 3, H, W] → [B, C_i, ceil(H / s_i), ceil(W / s_i)] of the stages asked for.
-
-        The strides s of the four stages are 4, 8, 16 and 32.
-        """
+        """[B, 3, H, W] → maps [B, C_i, ceil(H / s_i), ceil(W / s_i)], s = 4, 8, 16, 32."""
         use_checkpointing = self.use_checkpointing and self.training
         x = self.patch_embed(images)
         outputs = []
         for i, stage in enumerate(self.layers):
             x = stage(x, use_checkpointing)
-            if i in self.out_stages:
-                outputs.append(self.get_submodule(f"norm{i}")(x).permute(0, 3, 1, 2).contiguous())
+            if i >= self.first_stage:
+                normed = self.get_submodule(f"norm{i}")(x)
+                outputs.append(normed.permute(0, 3, 1, 2).contiguous())
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return outputs
+
+    def load_imagenet_weights(self, path: str) -> None:
+        """Fill the network from the Swin authors' ImageNet file.
+
+        The classifier (`head.*`), the final norm (the output norms replace it) and the masks and
+        tables that depend on the image size alone are dropped.
+
+        Args:
+            path: the file, or a folder that holds it under its own name (`SwinVariant.files`).
+
+        Raises:
+            FileNotFoundError: no file at `path`, or not in that folder.
+            UserError: an entry is missing, unexpected or of another shape.
+        """
+        if Path(path).is_dir():
+            path = self._find(Path(path))
+        state = {
+            name: value
+            for name, value in read_weights(path).items()
+            if not name.startswith(("head.", "norm."))
+        }
+        fill(
+            self,
+            state,
+            path,
+            is_derived=lambda name: name.endswith(DERIVED) or name.startswith("norm"),
+        )
+
+    def _find(self, folder: Path) -> str:
+        for name in self.files:
+            if (folder / name).is_file():
+                return str(folder / name)
+        raise MissingFileError(
+            f"{folder}: no ImageNet weights of this backbone; expected {' or '.join(self.files)} "
+            "(the Swin authors' file under its own name). Put it there, or name the file itself "
+            "(backbone_pretrained, --swin_pretrain_path)."
+        )
 
 
 def _init_weights(module: nn.Module) -> None:
@@ -327,55 +397,62 @@ def _init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def build_swin(name: str, **overrides: object) -> SwinTransformer:
-    """A Swin Transformer by its published name, with single settings overridden.
-
-    Raises:
-        ValueError: unknown name or setting.
-    """
-    if name not in SWIN_VARIANTS:
-        raise ValueError(f"Unknown Swin {name!r}; expected one of {', '.join(SWIN_VARIANTS)}.")
-    try:
-        return SwinTransformer(**{**SWIN_VARIANTS[name], **overrides})
-    except TypeError as error:
-        raise ValueError(
-            f"backbone_options has a setting that Swin does not know ({error}); it knows "
-            "embed_dim, depths, num_heads, window_size and mlp_ratio."
-        ) from error
-
-
-def read_imagenet_weights(checkpoint: dict, model: SwinTransformer) -> dict[str, Tensor]:
-    """The backbone's share of the Swin authors' ImageNet file.
-
-    Drops the classifier (`head.*`), the final norm (the four output norms replace it) and the
-    masks and tables that depend on the image size alone.
+def build_swin(
+    name: str,
+    options: Mapping[str, object],
+    drop_path: float,
+    use_checkpointing: bool,
+    first_level: int = 2,
+) -> SwinTransformer:
+    """A Swin Transformer by its published name, with single settings of it changed.
 
     Args:
-        checkpoint: content of the file; the weights are its `model` entry.
-        model: the backbone to be filled.
+        name: a key of `SWIN_VARIANTS`.
+        options: `embed_dim`, `depths`, `num_heads`, `window_size` or `mlp_ratio` that differ.
+        drop_path: see `SwinTransformer`, as the rest.
 
     Raises:
-        ValueError: an entry is missing, unknown or of the wrong shape.
+        UserError: an option that Swin does not know, or a value that it cannot have.
     """
-    state = checkpoint.get("model", checkpoint)
-    derived = ("attn_mask", "relative_position_index", "relative_coords_table")
-    state = {
-        name: value
-        for name, value in state.items()
-        if not name.startswith(("head.", "norm.")) and not name.endswith(derived)
-    }
-    own = model.state_dict()
-    expected = {name for name in own if not name.startswith("norm") and not name.endswith(derived)}
-    problems = [f"missing: {name}" for name in sorted(expected - state.keys())]
-    problems += [f"unexpected: {name}" for name in sorted(state.keys() - expected)]
-    problems += [
-        f"{name}: shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in sorted(expected & state.keys())
-        if state[name].shape != own[name].shape
-    ]
-    if problems:
-        shown = "\n  ".join(problems[:20])
-        raise ValueError(
-            f"The Swin file does not fit the backbone ({len(problems)} entries differ):\n  {shown}"
+    unknown = sorted(options.keys() - set(OPTIONS))
+    if unknown:
+        raise UserError(
+            f"backbone_options has a setting that Swin does not know: {', '.join(unknown)}; it "
+            f"knows {', '.join(OPTIONS)}."
         )
-    return state
+    variant = dataclasses.replace(SWIN_VARIANTS[name], **options)
+    _check(variant)
+    return SwinTransformer(variant, drop_path, use_checkpointing, first_level)
+
+
+def _check(variant: SwinVariant) -> None:
+    """Refuse what cannot be built, by the name of its option."""
+
+    def is_count(value: object) -> bool:
+        return type(value) is int and value > 0
+
+    for option in ("embed_dim", "window_size"):
+        value = getattr(variant, option)
+        if not is_count(value):
+            raise UserError(f"backbone_options.{option} must be a whole number > 0; got {value!r}.")
+    for option in ("depths", "num_heads"):
+        value = getattr(variant, option)
+        if (
+            not isinstance(value, list | tuple)
+            or len(value) != 4
+            or not all(is_count(count) for count in value)
+        ):
+            raise UserError(
+                f"backbone_options.{option} must be four whole numbers > 0, one per stage; got "
+                f"{value!r}."
+            )
+    ratio = variant.mlp_ratio
+    if type(ratio) not in (int, float) or not ratio > 0:
+        raise UserError(f"backbone_options.mlp_ratio must be a number > 0; got {ratio!r}.")
+    for i, heads in enumerate(variant.num_heads):
+        width = variant.embed_dim * 2**i
+        if width % heads:
+            raise UserError(
+                f"Swin's stage {i + 1} of width {width} cannot have {heads} heads; change "
+                "backbone_options.num_heads or backbone_options.embed_dim."
+            )

@@ -30,7 +30,7 @@ def build(cfg: Config) -> tuple[GroupPose, Criterion, GroupPosePostProcess]:
         MissingFileError: the backbone's file is not there.
     """
     skeleton = get_skeleton(cfg.skeleton)
-    backbone = backbone_of(cfg, out_stages=(1, 2, 3))
+    backbone = backbone_of(cfg, first_level=3)
     settings = decoder_layer_settings(cfg)
     model = GroupPose(
         backbone=backbone,

@@ -39,7 +39,7 @@ def build(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
         MissingFileError, OSError: the text encoder or the backbone's file is not there.
     """
     skeleton = get_skeleton(cfg.skeleton)
-    backbone = backbone_of(cfg, out_stages=(0, 1, 2, 3))
+    backbone = backbone_of(cfg, first_level=2)
     channels_c2, channels_c3, channels_c4, _ = backbone.num_channels
     model = UniPHD(
         backbone=backbone,
