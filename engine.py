@@ -27,8 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from datasets.evaluation import Evaluator, format_table
-from datasets.refhuman import PROMPT_KINDS
+from datasets.evaluation import Evaluator, ReferringEvaluator, format_table
+from datasets.prompts import PROMPT_KINDS
 from datasets.skeleton import COCO, Skeleton
 from models.uniphd.prompt_encoder import PointPrompt, Prompt, ScribblePrompt, TextPrompt
 from util import checkpoint, distributed, visualize
@@ -531,7 +531,8 @@ def evaluate_all(
     """
     output_dir = Path(output_dir)
     evaluators = {
-        kind: Evaluator(evaluation.ground_truth, evaluation.skeleton) for kind in evaluation.kinds
+        kind: ReferringEvaluator(evaluation.ground_truth, evaluation.skeleton)
+        for kind in evaluation.kinds
     }
     metrics = evaluate(
         model,

@@ -21,7 +21,7 @@ import torch
 
 import engine
 from datasets import build_dataset, build_loader
-from datasets.refhuman import PROMPT_KINDS
+from datasets.prompts import PROMPT_KINDS
 from datasets.skeleton import SKELETONS
 from models import build_model, build_parameter_groups
 from util import checkpoint, distributed

@@ -55,6 +55,7 @@ coco_path = "data/RefHuman"
 pad_divisor = 16
 eval_short_side = None  # shorter side in evaluation, the longer one at most eval_max_side
 eval_max_side = 640
+eval_short_side = None  # a number: shorter side; the longer is then at most eval_max_side
 train_short_sides = [360, 392, 416, 480, 512, 544, 576, 608, 640]
 train_max_side = 640
 crop_short_sides = [400, 500, 600]  # resize before the random crop

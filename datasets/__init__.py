@@ -2,50 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+import importlib
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from datasets.refhuman import PROMPT_KINDS, PromptedPersonDataset, RefHuman, collate
+from datasets.base import PeopleDataset, Transform
+from datasets.sample import collate
 from datasets.samplers import EvaluationSampler, TrainingSampler
-from datasets.skeleton import SKELETONS
-from datasets.transforms import EvaluationTransform, TrainingTransform, keep_size
+from datasets.skeleton import Skeleton, get_skeleton
+from datasets.transforms import EvaluationTransform, TrainingTransform
+from util.errors import UserError
 
 SPLITS = ("train", "val")
 
+# Name -> module, imported only when it is asked for, with
+# `build(cfg, split, transform, skeleton) -> PeopleDataset`.
+DATASETS = {
+    "refhuman": "datasets.refhuman",
+    "synthetic": "datasets.synthetic",
+    "coco": "datasets.coco",
+    "crowdpose": "datasets.crowdpose",
+}
 
-def build_dataset(
-    cfg: Any, split: str, prompts: Iterable[str] | None = None
-) -> PromptedPersonDataset:
+
+def build_dataset(cfg: Any, split: str) -> PeopleDataset:
     """Build the data set that the configuration names.
 
     Args:
         cfg: configuration; see config/uniphd.py for its keys.
         split: "train" or "val".
-        prompts: prompt kinds that will be used. By default those of `prompt_probabilities` above
-            zero in training, and `eval_triggers` otherwise.
 
     Raises:
-        FileNotFoundError: a folder or file of the data set is missing.
-        ValueError: unknown split, data set or skeleton, or data that is not RefHuman.
+        MissingFileError: a folder or file of the data set is missing.
+        UserError: unknown data set or skeleton, or a broken file.
+        ValueError: unknown split.
     """
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}; expected one of {SPLITS}.")
-    if cfg.skeleton not in SKELETONS:
-        raise ValueError(f"Unknown skeleton {cfg.skeleton!r}; expected one of {list(SKELETONS)}.")
-    skeleton = SKELETONS[cfg.skeleton]
-    training = split == "train"
-    if prompts is None:
-        if training:
-            prompts = [kind for kind in PROMPT_KINDS if cfg.prompt_probabilities.get(kind, 0) > 0]
-        else:
-            prompts = cfg.eval_triggers
-    if training and cfg.augment:
-        transform = TrainingTransform(
+    if cfg.dataset not in DATASETS:
+        close = difflib.get_close_matches(str(cfg.dataset), DATASETS, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        raise UserError(
+            f"Unknown dataset '{cfg.dataset}'; expected one of {', '.join(DATASETS)}.{hint}"
+        )
+    skeleton = get_skeleton(cfg.skeleton)
+    transform = _build_transform(cfg, split, skeleton)
+    module = importlib.import_module(DATASETS[cfg.dataset])
+    return module.build(cfg, split, transform, skeleton)
+
+
+def _build_transform(cfg: Any, split: str, skeleton: Skeleton) -> Transform:
+    if split == "train" and cfg.augment:
+        return TrainingTransform(
             short_sides=cfg.train_short_sides,
             max_side=cfg.train_max_side,
             crop_short_sides=cfg.crop_short_sides,
@@ -54,43 +66,11 @@ def build_dataset(
             drop_cropped_keypoints=cfg.drop_cropped_keypoints,
             skeleton=skeleton,
         )
-    elif training and cfg.dataset == "synthetic":
-        transform = keep_size  # drawn in the size that the model is to see
-    else:
-        transform = EvaluationTransform(cfg.eval_max_side)
-
-    if cfg.dataset == "refhuman":
-        folder = Path(cfg.coco_path)
-        return RefHuman(
-            folder / "images",
-            folder / f"RefHuman_{split}.json",
-            transform,
-            training=training,
-            prompts=prompts,
-            seed=cfg.seed,
-            skeleton=skeleton,
-        )
-    if cfg.dataset == "synthetic":
-        # Not needed, with all its drawing, by those who train on RefHuman.
-        from datasets.synthetic import SyntheticRefHuman
-
-        settings = dict(cfg.synthetic)
-        lengths = {split: settings.pop(f"{split}_length") for split in SPLITS}
-        return SyntheticRefHuman(
-            transform,
-            training=training,
-            length=lengths[split],
-            # Runs with different seeds are compared on the same images.
-            seed=cfg.seed if training else 0,
-            prompts_per_image=cfg.prompts_per_image if training else 1,
-            skeleton=skeleton,
-            **settings,
-        )
-    raise ValueError(f"Unknown dataset {cfg.dataset!r}; expected 'refhuman' or 'synthetic'.")
+    return EvaluationTransform(cfg.eval_max_side, cfg.eval_short_side)
 
 
 def build_loader(
-    cfg: Any, dataset: PromptedPersonDataset, rank: int = 0, world_size: int = 1
+    cfg: Any, dataset: PeopleDataset, rank: int = 0, world_size: int = 1
 ) -> DataLoader:
     """Build this process' loader of padded batches, in training or evaluation order.
 
@@ -101,16 +81,26 @@ def build_loader(
         dataset: from `build_dataset`.
         rank: number of this process.
         world_size: number of processes.
+
+    Raises:
+        UserError: batch_size is not a multiple of prompts_per_image.
     """
     if dataset.training:
+        if cfg.prompts_per_image > 0 and cfg.batch_size % cfg.prompts_per_image:
+            raise UserError(
+                f"batch_size has to be a multiple of prompts_per_image, so that an image's prompts "
+                f"are in one batch; got {cfg.batch_size} and {cfg.prompts_per_image}."
+            )
         sampler = TrainingSampler(
             dataset.image_groups(), cfg.seed, rank, world_size, cfg.prompts_per_image
         )
+        batch_size = cfg.batch_size
     else:
         sampler = EvaluationSampler(len(dataset), rank, world_size)
+        batch_size = cfg.batch_size if cfg.eval_batch_size is None else cfg.eval_batch_size
     return DataLoader(
         dataset,
-        batch_size=cfg.batch_size if dataset.training else cfg.eval_batch_size,
+        batch_size=batch_size,
         sampler=sampler,
         num_workers=cfg.num_workers,
         collate_fn=partial(collate, divisor=cfg.pad_divisor),

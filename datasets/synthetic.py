@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from datasets import synthetic_drawing as drawing
+from datasets.base import Transform
 from datasets.refhuman import PromptedPersonDataset
-from datasets.sample import Sample
 from datasets.scribble import draw_scribble
 from datasets.skeleton import COCO, Skeleton
 from datasets.synthetic_captions import KINDS, Caption, Describer
@@ -35,6 +35,7 @@ from datasets.synthetic_people import (
     pick,
     vary_colour,
 )
+from datasets.transforms import keep_size
 
 SPLITS = ("train", "val")
 NUM_SCRIBBLES = 5
@@ -565,6 +566,27 @@ def _read_keypoints(painter: drawing.PersonPainter, labels: np.ndarray) -> np.nd
 # --- the data set --------------------------------------------------------------------------------
 
 
+def build(cfg: Any, split: str, transform: Transform, skeleton: Skeleton) -> SyntheticRefHuman:
+    """The data set of the configuration; see `datasets.build_dataset`.
+
+    Training images without augmentation stay in the size that they are drawn in: it is the one
+    that the model is to see.
+    """
+    training = split == "train"
+    settings = dict(cfg.synthetic)
+    lengths = {split: settings.pop(f"{split}_length") for split in SPLITS}
+    return SyntheticRefHuman(
+        keep_size if training and not cfg.augment else transform,
+        training=training,
+        length=lengths[split],
+        # Runs with different seeds are compared on the same images.
+        seed=cfg.seed if training else 0,
+        prompts_per_image=cfg.prompts_per_image if training else 1,
+        skeleton=skeleton,
+        **settings,
+    )
+
+
 class SyntheticRefHuman(PromptedPersonDataset):
     """RefHuman's task on images that are drawn when they are asked for.
 
@@ -589,7 +611,7 @@ class SyntheticRefHuman(PromptedPersonDataset):
 
     def __init__(
         self,
-        transform: Callable[[Sample, np.random.Generator], Sample | None],
+        transform: Transform,
         *,
         training: bool,
         length: int,
@@ -651,10 +673,11 @@ class SyntheticRefHuman(PromptedPersonDataset):
         image, entry, record, _ = self._pair(index)
         return image, entry, record
 
-    def image_groups(self) -> list[Sequence[int]]:
-        """See `PromptedPersonDataset.image_groups`."""
+    def image_groups(self) -> list[list[Sequence[int]]]:
+        """See `PeopleDataset.image_groups`."""
         step = self.prompts_per_image
-        return [range(i, min(i + step, self.length)) for i in range(0, self.length, step)]
+        starts = range(0, self.length, step)
+        return [[[i] for i in range(start, min(start + step, self.length))] for start in starts]
 
     def _pair(
         self, index: int

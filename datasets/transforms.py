@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from datasets.sample import Sample
 from datasets.scribble import draw_scribble
 from datasets.skeleton import COCO, Skeleton
+from util.errors import UserError
 from util.images import IMAGENET_MEAN, IMAGENET_STD, size_for_longer_side
 
 # A new scribble is drawn after a crop where the mask keeps more pixels than this.
@@ -29,20 +30,30 @@ MIN_MASK_FOR_SCRIBBLE = 100
 _SIDE_WORD = re.compile(r"\b(left|right)(?=(?:most|hand|handed|wards?)?\b)", re.IGNORECASE)
 
 
+# Fields of a raw target with one entry per person.
+_PERSON_KEYS = ("boxes", "keypoints", "visible", "masks", "area", "labels")
+
+
 class EvaluationTransform:
-    """Resize an image to a given longer side.
+    """Resize an image to a given longer or shorter side.
 
     Args:
-        max_side: longer side in pixels.
+        max_side: longer side in pixels; with `short_side`, the longest that the longer may be.
+        short_side: shorter side in pixels; None: the longer side is `max_side`.
     """
 
-    def __init__(self, max_side: int) -> None:
+    def __init__(self, max_side: int, short_side: int | None = None) -> None:
         self.max_side = max_side
+        self.short_side = short_side
 
     def __call__(self, sample: Sample, generator: np.random.Generator | None = None) -> Sample:
         """Raw sample -> raw sample; the generator is not used."""
         height, width = sample.image.shape[-2:]
-        return resize(sample, *size_for_longer_side(height, width, self.max_side))
+        if self.short_side is None:
+            size = size_for_longer_side(height, width, self.max_side)
+        else:
+            size = size_for_shorter_side(height, width, self.short_side, self.max_side)
+        return resize(sample, *size)
 
 
 def keep_size(sample: Sample, generator: np.random.Generator | None = None) -> Sample:
@@ -66,7 +77,7 @@ class TrainingTransform:
         skeleton: keypoint definition, for the flip.
 
     Raises:
-        ValueError: a setting is empty or out of range.
+        UserError: a setting is empty or out of range.
     """
 
     def __init__(
@@ -81,11 +92,11 @@ class TrainingTransform:
     ) -> None:
         for name, sides in (("short_sides", short_sides), ("crop_short_sides", crop_short_sides)):
             if len(sides) == 0 or min(sides) < 1:
-                raise ValueError(f"{name} has to list at least one positive side, got {sides}.")
+                raise UserError(f"{name} has to list at least one positive side, got {sides}.")
         if len(crop_range) != 2 or not 1 <= crop_range[0] <= crop_range[1]:
-            raise ValueError(f"crop_range has to be (smallest, largest) side, got {crop_range}.")
+            raise UserError(f"crop_range has to be (smallest, largest) side, got {crop_range}.")
         if not 0 <= flip_probability <= 1:
-            raise ValueError(f"flip_probability has to lie in [0, 1], got {flip_probability}.")
+            raise UserError(f"flip_probability has to lie in [0, 1], got {flip_probability}.")
         self.short_sides = tuple(short_sides)
         self.max_side = max_side
         self.crop_short_sides = tuple(crop_short_sides)
@@ -95,9 +106,9 @@ class TrainingTransform:
         self.skeleton = skeleton
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample | None:
-        """Raw sample -> raw sample, or None where nothing is left of the person.
+        """Raw sample -> raw sample, or None where nothing is left of its people.
 
-        The crop may miss it, and the mask of a very small one may vanish in the resize.
+        The crop may miss people, and masks of very small ones may vanish in the resize.
         """
         if generator.random() < self.flip_probability:
             sample = horizontal_flip(sample, self.skeleton)
@@ -117,7 +128,8 @@ class TrainingTransform:
         height, width = sample.image.shape[-2:]
         side = int(generator.choice(self.short_sides))
         sample = resize(sample, *size_for_shorter_side(height, width, side, self.max_side))
-        return sample if sample.target["masks"].any() else None
+        target = _keep_people(sample.target, _has_pixels(sample.target))
+        return None if target is None else Sample(sample.image, target)
 
     def _draw_crop(
         self, height: int, width: int, generator: np.random.Generator
@@ -186,11 +198,11 @@ def crop(
     generator: np.random.Generator,
     drop_keypoints: bool = False,
 ) -> Sample | None:
-    """Cut out a part of the image.
+    """Cut out a part of the image, and drop the people of whom nothing is left in it.
 
-    The area shrinks by the same factor as the mask. Where scribble points are left outside the
-    mask, a new scribble is drawn inside it; if the mask keeps too few pixels for that, the points
-    move to its nearest pixels.
+    An area shrinks by the same factor as the mask, or without masks as the box. Where scribble
+    points are left outside the mask, a new scribble is drawn inside it; if the mask keeps too few
+    pixels for that, the points move to its nearest pixels.
 
     Args:
         sample: raw sample.
@@ -203,16 +215,17 @@ def crop(
             way they move to the border.
 
     Returns:
-        Raw sample, or None where nothing is left of the person's box or mask.
+        Raw sample, or None where there were people and nothing is left of their boxes or masks.
     """
     image, target = _apply(F.crop, sample, top=top, left=left, height=height, width=width)
-    boxes = F.clamp_bounding_boxes(target["boxes"])
-    mask = target["masks"][0].numpy()
-    x0, y0, x1, y1 = boxes[0].tolist()
-    if x1 <= x0 or y1 <= y0 or not mask.any():
+    target["boxes"] = F.clamp_bounding_boxes(target["boxes"])
+    sizes_before, sizes_after = _sizes_of_people(sample.target), _sizes_of_people(target)
+    share = (sizes_after / sizes_before.clamp(min=torch.finfo(torch.float64).eps)).float()
+    target["area"] = target["area"] * share
+    kept = _keep_people(target, (_box_areas(target["boxes"]) > 0) & _has_pixels(target))
+    if kept is None:
         return None
-    target["boxes"] = boxes
-    target["area"] = target["area"] * (float(mask.sum()) / float(sample.target["masks"].sum()))
+    target = kept
 
     if drop_keypoints:
         x, y = target["keypoints"].unbind(-1)
@@ -221,9 +234,45 @@ def crop(
     target["keypoints"] = F.clamp_keypoints(target["keypoints"])
 
     if "scribble" in target:
+        mask = target["masks"][0].numpy()
         points = _scribble_inside(target["scribble"].numpy(), mask, generator)
         target["scribble"] = tv_tensors.wrap(torch.from_numpy(points), like=target["scribble"])
     return Sample(image, target)
+
+
+def _box_areas(boxes: torch.Tensor) -> torch.Tensor:
+    """Boxes [P, 4] xyxy -> areas [P] float64 in square pixels, 0 where a side is missing."""
+    sides = boxes.as_subclass(torch.Tensor).double().clone().reshape(-1, 2, 2)
+    return (sides[:, 1] - sides[:, 0]).clamp(min=0).prod(-1)
+
+
+def _sizes_of_people(target: dict[str, Any]) -> torch.Tensor:
+    """[P] float64: pixels of the masks, or without masks areas of the boxes."""
+    if "masks" in target:
+        return target["masks"].as_subclass(torch.Tensor).flatten(1).sum(1).double()
+    return _box_areas(target["boxes"])
+
+
+def _has_pixels(target: dict[str, Any]) -> torch.Tensor:
+    """[P] bool: whose mask is not empty; everybody where there are no masks."""
+    if "masks" not in target:
+        return torch.ones(len(target["boxes"]), dtype=torch.bool)
+    return target["masks"].as_subclass(torch.Tensor).flatten(1).any(1)
+
+
+def _keep_people(target: dict[str, Any], keep: torch.Tensor) -> dict[str, Any] | None:
+    """The target with some of its people, [P] bool; None where there were people and none stays."""
+    if keep.all():  # also without people
+        return target
+    if not keep.any():
+        return None
+    kept = dict(target)
+    for key in _PERSON_KEYS:
+        if key in target:
+            value = target[key][keep]
+            is_tv_tensor = isinstance(target[key], tv_tensors.TVTensor)
+            kept[key] = tv_tensors.wrap(value, like=target[key]) if is_tv_tensor else value
+    return kept
 
 
 def _scribble_inside(

@@ -9,9 +9,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 
-from datasets import evaluation
-from datasets.evaluation import Evaluator, format_table
+from datasets.evaluation import ReferringEvaluator, format_table
+from datasets.evaluation import evaluator as evaluator_module
 from datasets.skeleton import COCO
 
 HEIGHT, WIDTH = 100, 200
@@ -82,7 +83,7 @@ def moved(annotation, by, only=slice(None)):
 
 def perfect_summary(count=4):
     entries = [truth_entry(i) for i in range(count)]
-    evaluator = Evaluator(ground_truth(*entries))
+    evaluator = ReferringEvaluator(ground_truth(*entries))
     for image, annotation in entries:
         evaluator.update([image["id"]], [result_of((0.9, (20, 10, 80, 80), annotation))])
     return evaluator.summarize()
@@ -104,7 +105,7 @@ def test_average_precision_of_a_worked_example():
     # Scores 0.9 (right), 0.8 (wrong), 0.7 (right); two people. Precision is 1 up to recall 0.5 and
     # 2/3 after it: over the 101 recall levels, 51 x 1 and 50 x 2/3.
     first, second = truth_entry(1), truth_entry(2)
-    evaluator = Evaluator(ground_truth(first, second))
+    evaluator = ReferringEvaluator(ground_truth(first, second))
     far = (110, 10, 80, 80)
     evaluator.update([1], [result_of((0.9, (20, 10, 80, 80), first[1]))])
     evaluator.update(
@@ -129,7 +130,7 @@ def test_overlap_thresholds_and_means():
     # Box and mask 80 x 60 of 80 x 80: IoU 0.75. AP counts thresholds 0.5 ... 0.75, 6 of 10.
     image, annotation = truth_entry(1)
     small = truth_entry(2, box=(20, 10, 40, 40))
-    evaluator = Evaluator(ground_truth((image, annotation), small))
+    evaluator = ReferringEvaluator(ground_truth((image, annotation), small))
     evaluator.update([1], [result_of((0.9, (20, 10, 80, 60), annotation))])
     evaluator.update([2], [result_of((0.9, (20, 10, 40, 40), small[1]))])
     summary = evaluator.summarize()
@@ -151,7 +152,7 @@ def test_keypoint_similarity_of_a_worked_example():
     annotation["keypoints"] = keypoints.ravel().tolist()
     for target, hits in ((0.92, 9), (0.62, 3), (0.48, 0)):
         distance = math.sqrt(-math.log(target) * 2 * 6400) * 2 * COCO.sigmas[0]
-        evaluator = Evaluator(ground_truth((image, annotation)))
+        evaluator = ReferringEvaluator(ground_truth((image, annotation)))
         evaluator.update([1], [result_of((0.9, (20, 10, 80, 80), moved(annotation, distance)))])
         summary = evaluator.summarize()
         assert summary["keypoint_ap"] == pytest.approx(hits / 10)
@@ -165,7 +166,7 @@ def test_pckh_of_a_worked_example():
     first, second, third = (truth_entry(i) for i in (1, 2, 3))
     second[1]["keypoints"][4 * 3 + 2] = 0
     third[1]["keypoints"][0:3] = [0, 0, 0]
-    evaluator = Evaluator(ground_truth(first, second, third))
+    evaluator = ReferringEvaluator(ground_truth(first, second, third))
     pose = moved(first[1], 5.5, slice(5, 9))
     pose[10, 0] += 4.5
     box = (20, 10, 80, 80)
@@ -186,7 +187,7 @@ def two_people(**more):
 
 def test_identity_accuracy_with_derived_people():
     left, right, again, alone, truth = two_people()
-    evaluator = Evaluator(truth)
+    evaluator = ReferringEvaluator(truth)
     box = (10, 10, 70, 80)
     evaluator.update([1], [result_of((0.9, box, right[1]), (0.1, box, left[1]))])  # the other one
     evaluator.update([2], [result_of((0.9, box, moved(right[1], 2)))])
@@ -214,7 +215,7 @@ def test_identity_accuracy_with_listed_people():
     truth["people"] = [*people, unseen]
     for annotation, person_id in zip(truth["annotations"], (0, 1, 1, 3), strict=True):
         annotation["person_id"] = person_id
-    evaluator = Evaluator(truth)
+    evaluator = ReferringEvaluator(truth)
     for image, annotation in (left, right, again, alone):
         evaluator.update([image["id"]], [result_of((0.9, (10, 10, 70, 80), annotation))])
     summary = evaluator.summarize()
@@ -223,15 +224,15 @@ def test_identity_accuracy_with_listed_people():
 
     truth["people"] = people[1:]
     with pytest.raises(ValueError, match="image id 1 is not among the 'people' of both.jpg"):
-        Evaluator(truth)
+        ReferringEvaluator(truth)
     del people[2]["area"]
     with pytest.raises(ValueError, match="entry of 'people' lacks area"):
-        Evaluator(truth)
+        ReferringEvaluator(truth)
 
 
 def test_results_without_masks_or_groups():
     first, second = truth_entry(1), truth_entry(2)
-    evaluator = Evaluator(ground_truth(first, second))
+    evaluator = ReferringEvaluator(ground_truth(first, second))
     result = result_of((0.9, (20, 10, 80, 80), first[1]))
     evaluator.update([1], [{key: value for key, value in result.items() if key != "masks"}])
     evaluator.update([2], [result_of()])
@@ -241,7 +242,7 @@ def test_results_without_masks_or_groups():
     assert summary["pckh"] == 0.5 and summary["found"] == 0.5
     assert "mask AP" not in format_table({"text": summary})
 
-    evaluator = Evaluator(ground_truth(first))
+    evaluator = ReferringEvaluator(ground_truth(first))
     evaluator.update([1], [result_of()])
     summary = evaluator.summarize()
     assert summary["mask_ap"] == summary["box_ap"] == summary["oiou"] == summary["pckh"] == 0
@@ -257,28 +258,31 @@ def test_processes_merge_without_counting_twice(monkeypatch):
         )
         for image, annotation in entries
     }
-    alone = Evaluator(truth)
+    alone = ReferringEvaluator(truth)
     alone.update(list(results), list(results.values()))
 
     # Ids 2 and 5 come from both processes.
     shares = []
     for ids in ((1, 2, 5), (2, 3, 4, 5)):
-        shares.append(Evaluator(truth))
+        shares.append(ReferringEvaluator(truth))
         shares[-1].update(ids, [results[i] for i in ids])
         shares[-1].update(ids[:1], [results[ids[0]]])
     with pytest.raises(ValueError, match="2 of 5 image entries have no results"):
         shares[0].summarize()
     gathered = [copy.deepcopy(share._results) for share in shares]
-    monkeypatch.setattr(evaluation, "all_gather_object", lambda value: gathered)
-    for share in shares:
-        share.synchronize()
-        assert share.summarize() == alone.summarize()
-        assert share.predictions() == alone.predictions()
+    monkeypatch.setattr(evaluator_module, "gather_object", lambda value: gathered)
+    shares[0].synchronize()
+    assert shares[0].summarize() == alone.summarize()
+    assert shares[0].predictions() == alone.predictions()
+    # Masks travel to the main process only, and no other holds them afterwards.
+    monkeypatch.setattr(evaluator_module, "gather_object", lambda value: None)
+    shares[1].synchronize()
+    assert shares[1].predictions() == []
 
 
 def test_predictions_are_coco_results_in_json():
     image, annotation = truth_entry(1)
-    evaluator = Evaluator(ground_truth((image, annotation)))
+    evaluator = ReferringEvaluator(ground_truth((image, annotation)))
     evaluator.update(
         [1], [result_of((0.9, (20, 10, 80, 60), annotation), (0.1, (0, 0, 5, 5), annotation))]
     )
@@ -287,7 +291,7 @@ def test_predictions_are_coco_results_in_json():
     assert records[0]["bbox"] == [20, 10, 80, 60]
     assert records[0]["keypoints"] == pytest.approx(annotation["keypoints"], abs=1e-4)
     assert records[0]["category_id"] == 1 and records[0]["score"] == pytest.approx(0.9)
-    mask = evaluation.coco_mask.decode(records[0]["segmentation"])
+    mask = coco_mask.decode(records[0]["segmentation"])
     assert mask.shape == (HEIGHT, WIDTH) and mask[10:70, 20:100].all() and mask.sum() == 4800
     json.dumps(evaluator.summarize(), allow_nan=False)
 
@@ -296,7 +300,7 @@ def test_ground_truth_and_results_stay_untouched(capsys):
     image, annotation = truth_entry(1)
     truth = ground_truth((image, annotation))
     before = copy.deepcopy(truth)
-    evaluator = Evaluator(truth)
+    evaluator = ReferringEvaluator(truth)
     evaluator.update([1], [result_of((0.9, (20, 10, 80, 80), annotation))])
     assert evaluator.summarize() == evaluator.summarize()
     assert truth == before
@@ -305,14 +309,14 @@ def test_ground_truth_and_results_stay_untouched(capsys):
 
 def test_memory_does_not_hold_pixels():
     image, annotation = truth_entry(1)
-    evaluator = Evaluator(ground_truth((image, annotation)))
+    evaluator = ReferringEvaluator(ground_truth((image, annotation)))
     evaluator.update([1], [result_of((0.9, (20, 10, 80, 80), annotation))])
     assert len(evaluator._results[1]["masks"][0]["counts"]) < HEIGHT * WIDTH / 100
 
 
 def test_bad_results_are_named():
     image, annotation = truth_entry(5)
-    evaluator = Evaluator(ground_truth((image, annotation)))
+    evaluator = ReferringEvaluator(ground_truth((image, annotation)))
     result = result_of((0.9, (20, 10, 80, 80), annotation))
     with pytest.raises(ValueError, match="Image id 6 is not in the ground truth"):
         evaluator.update([6], [result])
@@ -321,9 +325,9 @@ def test_bad_results_are_named():
     with pytest.raises(ValueError, match="1 image ids for 0 results"):
         evaluator.update([5], [])
     with pytest.raises(ValueError, match="image id 5 has several"):
-        Evaluator({"images": [image], "annotations": [annotation, annotation]})
+        ReferringEvaluator({"images": [image], "annotations": [annotation, annotation]})
     with pytest.raises(ValueError, match="Image id 5 has no annotation"):
-        Evaluator({"images": [image], "annotations": []})
+        ReferringEvaluator({"images": [image], "annotations": []})
 
 
 def test_table():

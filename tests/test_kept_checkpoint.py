@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from small_models import REPOSITORY
 
-from datasets.evaluation import Evaluator
+from datasets.evaluation import ReferringEvaluator
 from datasets.synthetic import SyntheticRefHuman
 from datasets.transforms import EvaluationTransform
 from models.uniphd.predictor import Predictor
@@ -49,7 +49,7 @@ def test_it_is_small_and_knows_its_settings():
 
 @pytest.mark.parametrize(("kind", "identity"), [("scribble", 0.95), ("point", 0.95), ("text", 0.8)])
 def test_it_finds_the_right_person(predictor, easy_images, kind, identity):
-    evaluator = Evaluator(easy_images.ground_truth())
+    evaluator = ReferringEvaluator(easy_images.ground_truth())
     for index in range(NUM_IMAGES):
         image, entry, annotation = easy_images.load_pair(index)
         predictor.set_image(image)

@@ -14,10 +14,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from datasets import build_dataset, build_loader
-from datasets.refhuman import RefHuman, collate, encode_segmentation, make_sample
-from datasets.samplers import EvaluationSampler, TrainingSampler
+from datasets.annotations import encode_segmentation
+from datasets.refhuman import RefHuman, make_prompted_sample
+from datasets.sample import collate
 from datasets.transforms import EvaluationTransform, TrainingTransform
 from util.config import Config
+from util.errors import UserError
 from util.images import load_image
 
 ROOT = Path(__file__).parents[1]
@@ -95,10 +97,10 @@ def test_box_is_clipped_and_flat_and_nested_scribbles_are_the_same():
     pixels = np.zeros((60, 80, 3), dtype=np.uint8)
     entry = {"id": 1, "height": 60, "width": 80}
     annotation = person_annotation((-10, 20, 50, 70), 1, 0)
-    flat = make_sample(pixels, entry, annotation, training=False)
+    flat = make_prompted_sample(pixels, entry, annotation, training=False)
     assert flat.target["boxes"].tolist() == [[0, 20, 40, 60]]
     annotation["scribble"] = np.array(annotation["scribble"]).reshape(5, 12, 2).tolist()
-    nested = make_sample(pixels, entry, annotation, training=False)
+    nested = make_prompted_sample(pixels, entry, annotation, training=False)
     assert torch.equal(nested.target["scribble"], flat.target["scribble"])
     assert nested.target["scribble"].tolist() == annotation["scribble"][0]
     assert "caption" not in nested.target
@@ -145,7 +147,7 @@ def test_lost_person_is_replaced_by_another(refhuman_folder):
     assert 1 not in ids and len(ids) > 2
     assert_same(data[0], data[0])
     data.transform = lambda raw, rng: None
-    with pytest.raises(RuntimeError, match="starting at index 0"):
+    with pytest.raises(UserError, match="starting at index 0"):
         data[0]
 
 
@@ -201,50 +203,6 @@ def test_any_number_of_workers_gives_the_same_samples(refhuman_folder):
     assert sorted(ids) == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize(("length", "world_size"), [(10, 1), (10, 3), (7, 2), (2, 4)])
-def test_samplers_share_the_data(length, world_size):
-    evaluation = [list(EvaluationSampler(length, rank, world_size)) for rank in range(world_size)]
-    assert sorted(sum(evaluation, [])) == list(range(length))
-    groups = [[index] for index in range(length)]
-    samplers = [TrainingSampler(groups, 0, rank, world_size) for rank in range(world_size)]
-    orders = []
-    for epoch in (0, 1):
-        for sampler in samplers:
-            sampler.set_epoch(epoch)
-        shares = [list(sampler) for sampler in samplers]
-        assert {len(share) for share in shares} == {len(samplers[0])}
-        assert set(sum(shares, [])) == set(range(length))
-        assert len(samplers[0]) * world_size < length + world_size
-        orders.append(shares)
-    assert length == 2 or orders[0] != orders[1]
-
-
-def test_pairs_of_a_image_together():
-    groups = [[0, 1, 2, 3, 4], [5, 6], [7], [8, 9, 10, 11]]
-    image = {index: number for number, group in enumerate(groups) for index in group}
-    sampler = TrainingSampler(groups, seed=0, together=2)
-    orders = []
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        order = list(sampler)
-        assert sorted(order) == list(range(12))
-        neighbours = sum(image[a] == image[b] for a, b in zip(order, order[1:], strict=False))
-        assert neighbours >= 5  # two pairs of the first and last image, one of the second
-        orders.append(order)
-    assert orders[0] != orders[1] != orders[2]
-    with pytest.raises(ValueError, match="prompts_per_image has to be at least 1, got 0"):
-        TrainingSampler(groups, seed=0, together=0)
-
-
-def test_pairs_together_in_two_processes():
-    groups = [range(i, i + 2) for i in range(0, 14, 2)]
-    shares = [list(TrainingSampler(groups, 0, rank, 2, together=2)) for rank in range(2)]
-    assert len(shares[0]) == len(shares[1]) == 8
-    assert set(shares[0] + shares[1]) == set(range(14))
-    for share in shares:
-        assert all(a // 2 == b // 2 for a, b in zip(share[::2], share[1::2], strict=True))
-
-
 def test_build_dataset_follows_the_configuration(refhuman_folder):
     folder = refhuman_folder()
     train = build_dataset(configuration(folder, drop_cropped_keypoints=True), "train")
@@ -259,8 +217,8 @@ def test_build_dataset_follows_the_configuration(refhuman_folder):
     assert [[t["image_id"] for t in targets] for _, targets in loader] == [[2, 4]]
     with pytest.raises(ValueError, match="Unknown split 'test'"):
         build_dataset(configuration(folder), "test")
-    with pytest.raises(ValueError, match="Unknown dataset 'coco'"):
-        build_dataset(configuration(folder, dataset="coco"), "val")
+    with pytest.raises(ValueError, match="Unknown dataset 'cooc'.*Did you mean 'coco'"):
+        build_dataset(configuration(folder, dataset="cooc"), "val")
     with pytest.raises(ValueError, match="Unknown skeleton 'hand'"):
         build_dataset(configuration(folder, skeleton="hand"), "val")
 
@@ -491,7 +449,7 @@ def test_broken_image_entries(refhuman_folder, key, value, expected):
         ("scribble", [1, 2, 3], "scribbles of 12 points"),
         ("scribble", [[[1, 2]] * 12, [[1, 2]]], "scribbles of 12 points"),
         ("scribble", "wavy", "scribbles of 12 points"),
-        ("scribble", [], "no 'scribble', which point and scribble prompts need"),
+        ("scribble", [], "no 'scribble', which point prompts need"),
     ],
 )
 def test_broken_annotations(refhuman_folder, key, value, expected):
@@ -510,10 +468,10 @@ def test_only_the_prompts_in_use_have_to_be_there(refhuman_folder):
     cfg = configuration(folder, eval_triggers=["text"])
     assert len(build_dataset(cfg, "val")) == 5
     with pytest.raises(ValueError, match="no 'scribble'"):
-        build_dataset(cfg, "val", prompts=["point"])
+        build_dataset(configuration(folder, eval_triggers=["point"]), "val")
     with pytest.raises(ValueError, match="no 'scribble'"):
         build_dataset(cfg, "train")
-    with pytest.raises(ValueError, match="Unknown prompt kind 'speech'"):
+    with pytest.raises(ValueError, match="Unknown kind of prompt 'speech'"):
         dataset(folder, prompts=("speech",))
 
 

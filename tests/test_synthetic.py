@@ -18,7 +18,8 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
 from datasets import synthetic_captions, synthetic_drawing
-from datasets.refhuman import PromptedPersonDataset, RefHuman, collate, pair_entries
+from datasets.refhuman import PromptedPersonDataset, RefHuman, pair_entries
+from datasets.sample import collate
 from datasets.skeleton import COCO
 from datasets.synthetic import (
     SceneGenerator,
@@ -192,7 +193,7 @@ def test_several_prompts_of_a_image():
     assert different >= 5
     assert len({pair[1]["id"] for pair in pairs}) == 12
     assert len({pair[0].tobytes() for pair in pairs}) == 6
-    assert data.image_groups() == [range(i, i + 2) for i in range(0, 12, 2)]
+    assert data.image_groups() == [[[i], [i + 1]] for i in range(0, 12, 2)]
     data.set_epoch(1)
     assert not np.array_equal(data.load_pair(0)[0], pairs[0][0])
     assert data.load_pair(0)[1]["id"] == 13

@@ -8,7 +8,7 @@ import torch
 from conftest import person_annotation
 from torchvision import tv_tensors
 
-from datasets.refhuman import make_sample
+from datasets.refhuman import make_prompted_sample
 from datasets.sample import Sample
 from datasets.skeleton import COCO
 from datasets.transforms import (
@@ -30,7 +30,7 @@ def raw_sample(caption: str = "the person on the left") -> Sample:
     entry = {"id": 7, "height": HEIGHT, "width": WIDTH, "caption": caption}
     annotation = person_annotation((30, 10, 50, 70), 7, 0)
     annotation["keypoints"][-3:] = [0, 0, 0]
-    return make_sample(pixels, entry, annotation, training=False)
+    return make_prompted_sample(pixels, entry, annotation, training=False)
 
 
 def dotted_sample(position: tuple[int, int]) -> Sample:
@@ -47,7 +47,7 @@ def dotted_sample(position: tuple[int, int]) -> Sample:
         [x - 3, y - 3, x + 4, y - 3, x + 4, y + 4, x - 3, y + 4],
         [2, 2, 100, 2, 100, 22, 2, 22],
     ]
-    return make_sample(pixels, entry, annotation, training=False)
+    return make_prompted_sample(pixels, entry, annotation, training=False)
 
 
 def centre_of_dot(sample: Sample) -> np.ndarray:
@@ -250,7 +250,7 @@ def test_evaluation_resize_sets_the_longer_side():
         pixels = np.zeros((height, width, 3), dtype=np.uint8)
         entry = {"id": 1, "height": height, "width": width}
         annotation = person_annotation((10, 10, 50, 50), 1, 0)
-        sample = make_sample(pixels, entry, annotation, training=False)
+        sample = make_prompted_sample(pixels, entry, annotation, training=False)
         size = EvaluationTransform(640)(sample).image.shape[-2:]
         assert max(size) == 640
         assert min(size) == round(640 * min(height, width) / max(height, width))

@@ -31,7 +31,7 @@ class ToyDataset:
 
     def image_groups(self):
         """One pair per image."""
-        return [[index] for index in range(self.length)]
+        return [[[index]] for index in range(self.length)]
 
     def box(self, index):
         """(x, y, width, height) in pixels."""

@@ -25,7 +25,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from datasets.refhuman import encode_segmentation, pair_entries
+from datasets.annotations import encode_segmentation
+from datasets.refhuman import pair_entries
 from datasets.scribble import NUM_POINTS
 from datasets.skeleton import COCO
 from datasets.synthetic import SPLITS, SceneGenerator, scene_pairs

@@ -27,8 +27,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets import build_dataset
-from datasets.evaluation import Evaluator, format_table
-from datasets.refhuman import collate
+from datasets.evaluation import ReferringEvaluator, format_table
+from datasets.sample import collate
 from datasets.synthetic import SyntheticRefHuman
 from datasets.synthetic_captions import KINDS
 from models.uniphd.predictor import Predictor
@@ -86,7 +86,7 @@ def evaluate_subset(
         "images": [image for image in ground_truth["images"] if image["id"] in ids],
         "annotations": [a for a in ground_truth["annotations"] if a["image_id"] in ids],
     }
-    evaluator = Evaluator(subset)
+    evaluator = ReferringEvaluator(subset)
     evaluator.update(sorted(ids), [results[image_id] for image_id in sorted(ids)])
     evaluator.synchronize()
     return evaluator.summarize()
@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
             "held-out captions and everybody in the image."
         )
     cfg.merge_from_dict({"synthetic.val_length": arguments.length})
-    dataset = build_dataset(cfg, "val", prompts=["text"])
+    dataset = build_dataset(cfg, "val")
     ground_truth = dataset.ground_truth()
     crowded = crowded_images(ground_truth)
     indices = [i for i, image in enumerate(ground_truth["images"]) if image["id"] in crowded]

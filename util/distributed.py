@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from util.errors import UserError
+
 T = TypeVar("T")
 
 # The main process may compute metrics for a while before the others hear from it again.
@@ -39,10 +41,10 @@ def initialize(device: str, local_rank: int | None = None) -> torch.device:
         The device of this process.
 
     Raises:
-        ValueError: CUDA is asked for but absent, or there are more processes than GPUs.
+        UserError: CUDA is asked for but absent, or there are more processes than GPUs.
     """
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
+        raise UserError(
             f"--device {device}: PyTorch sees no CUDA device here. Use --device cpu, or check the "
             f"driver (nvidia-smi) and CUDA_VISIBLE_DEVICES."
         )
@@ -56,7 +58,7 @@ def initialize(device: str, local_rank: int | None = None) -> torch.device:
     local_rank = int(os.environ.get("LOCAL_RANK", local_rank or 0))
     if torch.device(device).type == "cuda":
         if local_rank >= torch.cuda.device_count():
-            raise ValueError(
+            raise UserError(
                 f"Process {local_rank} of this machine has no GPU: {torch.cuda.device_count()} "
                 f"visible. Start one process per GPU."
             )
@@ -96,12 +98,6 @@ def is_main_process() -> bool:
     return rank() == 0
 
 
-def barrier() -> None:
-    """Wait until every process is here."""
-    if is_distributed():
-        dist.barrier()
-
-
 def reduce_mean(tensor: Tensor) -> Tensor:
     """The mean of a floating-point tensor over the processes, the same on all of them.
 
@@ -114,17 +110,21 @@ def reduce_mean(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def any_process(flag: bool) -> bool:
-    """Whether `flag` is set on at least one process."""
-    return any(all_gather_object(bool(flag)))
-
-
 def all_gather_object(value: T) -> list[T]:
     """Every process' picklable `value`, in order of rank, on every process."""
     if world_size() == 1:
         return [value]
     values: list = [None] * world_size()
     dist.all_gather_object(values, value)
+    return values
+
+
+def gather_object(value: T) -> list[T] | None:
+    """Every process' picklable `value`, in order of rank, on the main process; None elsewhere."""
+    if world_size() == 1:
+        return [value]
+    values: list | None = [None] * world_size() if is_main_process() else None
+    dist.gather_object(value, values, dst=0)
     return values
 
 
