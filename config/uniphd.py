@@ -53,7 +53,6 @@ focal_gamma = 2.0
 dataset = "refhuman"  # "refhuman" reads coco_path; "synthetic" draws images on the spot
 coco_path = "data/RefHuman"
 pad_divisor = 16
-eval_short_side = None  # shorter side in evaluation, the longer one at most eval_max_side
 eval_max_side = 640
 eval_short_side = None  # a number: shorter side; the longer is then at most eval_max_side
 train_short_sides = [360, 392, 416, 480, 512, 544, 576, 608, 640]
