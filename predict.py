@@ -125,14 +125,18 @@ def run(arguments: argparse.Namespace) -> None:
     prediction = predictor.predict(arguments.text, arguments.point, arguments.scribble)
 
     points = arguments.scribble if arguments.point is None else [arguments.point]
+
+    def draw_prompt(canvas: np.ndarray, scale: float) -> np.ndarray:
+        return canvas if points is None else visualize.draw_points(canvas, np.array(points) * scale)
+
     drawn = visualize.comparison(
         image,
-        visualize.Person(prediction.keypoints, prediction.mask, prediction.box),
+        [visualize.Person(prediction.keypoints, prediction.mask, prediction.box)],
         truth=None,
         limbs=COCO.limbs,
         flip_pairs=COCO.flip_pairs,
-        prompt=f"{arguments.text or ''} (score {prediction.score:.2f})".strip(),
-        points=None if points is None else np.array(points),
+        words=f"{arguments.text or ''} (score {prediction.score:.2f})".strip(),
+        draw_prompt=draw_prompt,
     )
     visualize.save(output, drawn)
     write_json(output.with_suffix(".json"), to_json(prediction, arguments))

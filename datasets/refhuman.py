@@ -8,7 +8,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from datasets.skeleton import COCO, Skeleton
 from datasets.transforms import normalize
 from util.images import load_image
 from util.nested_tensor import NestedTensor
+
+if TYPE_CHECKING:
+    from datasets.evaluation import Evaluator
 
 PROMPT_KINDS = ("text", "point", "scribble")
 
@@ -166,6 +169,8 @@ class PromptedPersonDataset(Dataset[Sample]):
         skeleton: keypoint definition.
     """
 
+    has_prompts = True
+
     def __init__(
         self,
         transform: Callable[[Sample, np.random.Generator], Sample | None],
@@ -194,6 +199,12 @@ class PromptedPersonDataset(Dataset[Sample]):
     def ground_truth(self) -> dict[str, Any]:
         """COCO-style dict for evaluation: images, annotations, categories, optionally people."""
         raise NotImplementedError
+
+    def make_evaluator(self) -> Evaluator:
+        """A new evaluator over this data set's ground truth."""
+        from datasets.evaluation import Evaluator
+
+        return Evaluator(self.ground_truth(), self.skeleton)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's random streams. Call it before the epoch's workers start."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, RobertaConfig, RobertaModel
 
+from datasets.prompts import PointPrompt, Prompt, ScribblePrompt, TextPrompt  # noqa: F401
 from models.layers.position_encoding import encode_map, encode_words
 from util.nested_tensor import NestedTensor
 
@@ -19,49 +20,6 @@ from util.nested_tensor import NestedTensor
 ROBERTA_BASE = dict(
     vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5
 )
-
-
-@dataclass(frozen=True)
-class TextPrompt:
-    """One sentence per image."""
-
-    captions: list[str]
-
-    def to(self, device: torch.device | str) -> TextPrompt:
-        """Itself: words live on the CPU until they are tokens."""
-        return self
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-
-@dataclass(frozen=True)
-class PositionalPrompt:
-    """Points on the person, the same number P in every image.
-
-    Attributes:
-        points: [B, P, 2] (x, y) in pixels of the padded batch.
-    """
-
-    points: Tensor
-
-    def to(self, device: torch.device | str) -> PositionalPrompt:
-        """The same points on another device."""
-        return replace(self, points=self.points.to(device))
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-
-class PointPrompt(PositionalPrompt):
-    """One click per image: points [B, 1, 2]."""
-
-
-class ScribblePrompt(PositionalPrompt):
-    """One scribble per image: points [B, P, 2] along the stroke; P = 12 as published."""
-
-
-Prompt = TextPrompt | PointPrompt | ScribblePrompt
 
 
 @dataclass(frozen=True)
@@ -158,9 +116,7 @@ class PromptEncoder(nn.Module):
             )
         if len(prompt) != batch:
             raise ValueError(f"Got {len(prompt)} prompts for {batch} images.")
-        if isinstance(prompt, TextPrompt):
-            return self.encode_text(prompt.captions, features.tensors.device)
-        return self.encode_points(prompt.points, features, image_size)
+        return prompt.encode(self, features, image_size)
 
     def encode_text(self, captions: list[str], device: torch.device) -> EncodedPrompt:
         """Words are RoBERTa's last hidden states; the instance query is its pooled output."""

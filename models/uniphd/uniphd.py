@@ -36,6 +36,8 @@ class UniPHD(nn.Module):
         matcher: finds the group of each target; used only when targets are given.
     """
 
+    takes_prompts = True
+
     def __init__(
         self,
         backbone: Backbone,
@@ -61,10 +63,14 @@ class UniPHD(nn.Module):
         self.mask_head = mask_head
         self.matcher = matcher
 
+    def encode_image(self, samples: NestedTensor) -> list[NestedTensor]:
+        """What any number of prompts share: C2…C5 of B normalised, padded images."""
+        return self.backbone(samples)
+
     def forward(
         self,
         samples: NestedTensor,
-        prompts: Prompt,
+        prompts: Prompt | None = None,
         targets: Sequence[dict] | None = None,
         features: Sequence[NestedTensor] | None = None,
     ) -> dict[str, object]:
@@ -92,7 +98,7 @@ class UniPHD(nn.Module):
             [0, 1] is the unpadded image.
         """
         if features is None:
-            features = self.backbone(samples)
+            features = self.encode_image(samples)
         c2, c3, c4, c5 = features
         prompt = self.prompt_encoder(prompts, c4, samples.tensors.shape[-2:])
         levels = self.input_projection([c3, c4, c5], samples.mask)
