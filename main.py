@@ -1,4 +1,4 @@
-"""Training and evaluation of UniPHD from the command line.
+"""Training and evaluation from the command line.
 
     python main.py -c config/uniphd_tiny.py --output_dir outputs/tiny
     python main.py -c config/uniphd.py --coco_path data/RefHuman --eval --resume uniphd.pth \
@@ -18,16 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 
-import engine
 from datasets import build_dataset, build_loader
-from datasets.prompts import PROMPT_KINDS
-from datasets.skeleton import SKELETONS
+from datasets.prompts import PROMPT_KINDS, PromptSampler, parse_kinds
 from models import build_model, build_parameter_groups
+from trainer import Evaluation, LearningRateSchedule, Optimization, Trainer, autocast_dtype
 from util import checkpoint, distributed
 from util.command_line import run_program
-from util.config import Config, ConfigError, OptionsAction
+from util.config import Config, OptionsAction
+from util.errors import UserError
 from util.logging import LOGGER_NAME, setup
+from util.loss_means import NonFiniteLossError
+from util.run_folder import RunFolder
 
 DEFAULT_CONFIG = Path(__file__).parent / "config" / "uniphd_tiny.py"
 
@@ -37,7 +41,7 @@ logger = logging.getLogger(LOGGER_NAME)
 def build_parser() -> argparse.ArgumentParser:
     """The command line; flags that name a setting replace the configuration's value."""
     parser = argparse.ArgumentParser(
-        description="Train UniPHD, or evaluate it with --eval.",
+        description="Train a model, or evaluate it with --eval.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     run = parser.add_argument_group("run")
@@ -51,6 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="change settings; they win over the other flags",
     )
     run.add_argument("--output_dir", default="outputs", help="folder of everything that is written")
+    run.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the training that the output folder holds, once there is an epoch to save",
+    )
     run.add_argument("--device", help="cuda, cuda:1 or cpu; by default cuda where there is one")
     run.add_argument("--seed", type=int, help="setting 'seed'")
     run.add_argument("--num_workers", type=int, help="setting 'num_workers'")
@@ -66,8 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     data = parser.add_argument_group("data")
-    data.add_argument("--coco_path", help="folder of RefHuman")
-    data.add_argument("--dataset_file", help="refhuman or synthetic")
+    data.add_argument("--coco_path", help="folder of the data set")
+    data.add_argument("--dataset_file", help="setting 'dataset'")
 
     model = parser.add_argument_group("model")
     model.add_argument("--backbone", help="setting 'backbone'")
@@ -96,12 +105,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--start_epoch", type=int, default=0, help="first epoch, unless --resume knows it"
     )
 
+    kinds = f"{', '.join(PROMPT_KINDS)}, a comma list of these, or all"
     training = parser.add_argument_group("training")
     training.add_argument(
         "--train_trigger",
-        type=prompt_kinds,
+        type=parse_kinds,
         metavar="KINDS",
-        help="text, point, scribble, a comma list of these, or all: prompts to train with",
+        help=f"{kinds}: prompts to train with",
     )
     training.add_argument(
         "--find_unused_params",
@@ -115,14 +125,14 @@ def build_parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--eval", action="store_true", help="evaluate instead of training")
     evaluation.add_argument(
         "--eval_trigger",
-        type=prompt_kinds,
+        type=parse_kinds,
         metavar="KINDS",
-        help="text, point, scribble, a comma list of these, or all: prompts to evaluate with",
+        help=f"{kinds}: prompts to evaluate with",
     )
     evaluation.add_argument(
         "--save_predictions",
         action="store_true",
-        help="write predictions_{text,point,scribble}.json in COCO's results format",
+        help="write predictions_{prompt}.json in COCO's results format",
     )
     evaluation.add_argument(
         "--save_images",
@@ -135,26 +145,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def prompt_kinds(text: str) -> list[str]:
-    """Prompt kinds from a comma list of them; "all" is every one.
-
-    Raises:
-        argparse.ArgumentTypeError: an unknown kind.
-    """
-    if text == "all":
-        return list(PROMPT_KINDS)
-    kinds = [kind.strip() for kind in text.split(",")]
-    for kind in kinds:
-        if kind not in PROMPT_KINDS:
-            raise argparse.ArgumentTypeError(
-                f"unknown trigger '{kind}'; expected {', '.join(PROMPT_KINDS)}, a comma list of "
-                f"these, or all"
-            )
-    return list(dict.fromkeys(kinds))
-
-
 def read_config(arguments: argparse.Namespace) -> Config:
-    """The configuration file with the command line's changes.
+    """The configuration file with the command line's changes: flags first, then `--options`.
 
     Raises:
         ConfigError: the file or an option cannot be used.
@@ -172,13 +164,15 @@ def read_config(arguments: argparse.Namespace) -> Config:
         "mask_head": False if arguments.no_mask else None,
         "within_type": arguments.within_type,
         "freeze_text_encoder": arguments.freeze_text_encoder or None,
-        "eval_triggers": arguments.eval_trigger,
+        "eval_prompts": arguments.eval_trigger,
     }
+    if arguments.train_trigger is not None:
+        excluded = [
+            name for name in cfg.prompt_probabilities if name not in arguments.train_trigger
+        ]
+        changes |= {f"prompt_probabilities.{name}": 0.0 for name in excluded}
     cfg.merge_from_dict({key: value for key, value in changes.items() if value is not None})
     cfg.merge_from_dict(arguments.options)
-    if arguments.train_trigger is not None:
-        excluded = [kind for kind in PROMPT_KINDS if kind not in arguments.train_trigger]
-        cfg.merge_from_dict({f"prompt_probabilities.{kind}": 0.0 for kind in excluded})
     return cfg
 
 
@@ -186,8 +180,8 @@ def read_start(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, bo
     """The checkpoint to start from, and whether its training goes on.
 
     Raises:
-        ConfigError: two checkpoints at once.
-        FileNotFoundError, ValueError: see `util.checkpoint.load`.
+        UserError: flags that contradict each other, or see `util.checkpoint.load`.
+        FileNotFoundError: no such checkpoint.
     """
     path = arguments.resume
     if path == "auto":
@@ -195,7 +189,9 @@ def read_start(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, bo
         path = path if path.is_file() else None
     if path is not None:
         if arguments.pretrain_model_path and arguments.resume != "auto":
-            raise ConfigError("--resume and --pretrain_model_path both name the weights; use one.")
+            raise UserError("--resume and --pretrain_model_path both name the weights; use one.")
+        if arguments.overwrite and not arguments.eval:
+            raise UserError("--resume continues what --overwrite would replace; use one.")
         return checkpoint.load(path), not arguments.eval
     if arguments.pretrain_model_path:
         return checkpoint.load(arguments.pretrain_model_path), False
@@ -204,7 +200,7 @@ def read_start(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, bo
 
 def build_with_weights(
     cfg: Config, start: dict[str, Any] | None, ignore: Sequence[str]
-) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
+) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Model, criterion and postprocessor, with the weights of a checkpoint where there is one.
 
     Parts that the checkpoint fills need no ImageNet or RoBERTa file.
@@ -223,18 +219,27 @@ def build_with_weights(
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Build everything and hand it to the engine."""
+    """Build everything, then evaluate or train."""
     cfg = read_config(arguments)
     default_device = "cuda" if torch.cuda.is_available() else "cpu"
     device = distributed.initialize(arguments.device or default_device, arguments.local_rank)
     output_dir = Path(arguments.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     setup(output_dir / "info.txt" if arguments.save_log else None)
-    if distributed.is_main_process():
-        cfg.dump(output_dir / ("config_eval.py" if arguments.eval else "config.py"))
 
-    prompts = engine.PromptSampler(dict(cfg.prompt_probabilities), cfg.seed)
     start, resumes = read_start(arguments)
+    folder = None
+    if not arguments.eval:
+        folder = RunFolder(
+            output_dir,
+            cfg,
+            resumes=resumes,
+            overwrite=arguments.overwrite,
+            tensorboard=arguments.save_log,
+        )
+    elif distributed.is_main_process():
+        cfg.dump(output_dir / "config_eval.py")
+
     torch.manual_seed(cfg.seed)
     ignore = [] if resumes else arguments.finetune_ignore
     model, criterion, postprocessor = build_with_weights(cfg, start, ignore)
@@ -247,53 +252,74 @@ def run(arguments: argparse.Namespace) -> None:
         distributed.world_size(),
         f"; {arguments.note}" if arguments.note else "",
     )
-
-    processes = distributed.rank(), distributed.world_size()
-    dataset = build_dataset(cfg, "val")
-    evaluation = engine.Evaluation(
-        loader=build_loader(cfg, dataset, *processes),
-        ground_truth=dataset.ground_truth(),
-        kinds=tuple(cfg.eval_triggers),
-        skeleton=SKELETONS[cfg.skeleton],
+    evaluation = Evaluation(
+        postprocessor,
+        build_split_loader(cfg, "val"),
+        prompts=cfg.eval_prompts,
+        output_dir=output_dir,
+        device=device,
+        amp_dtype=autocast_dtype(device) if cfg.amp else None,
         save_predictions=arguments.save_predictions,
         num_images=arguments.save_images,
     )
-    if arguments.eval:
-        if start is None:
-            logger.warning("No --resume or --pretrain_model_path: this model is untrained.")
-        amp_dtype = engine.autocast_dtype(device) if cfg.amp else None
-        engine.evaluate_all(model, postprocessor, evaluation, device, output_dir, amp_dtype)
+    if folder is not None:
+        trainer = build_trainer(
+            cfg, arguments, model, criterion, evaluation, folder, start if resumes else None
+        )
+        trainer.run()
         return
+    if start is None:
+        logger.warning("No --resume or --pretrain_model_path: this model is untrained.")
+    evaluation.run(model)
 
-    optimizer = torch.optim.AdamW(
-        build_parameter_groups(model, cfg), lr=cfg.lr, weight_decay=cfg.weight_decay
-    )
-    settings = engine.Training(
-        epochs=cfg.epochs,
-        prompts=prompts,
-        schedule=engine.LearningRateSchedule(tuple(cfg.lr_drop_epochs), cfg.lr_warmup_steps),
+
+def build_split_loader(cfg: Config, split: str) -> DataLoader:
+    """This process' loader of the training or validation data."""
+    dataset = build_dataset(cfg, split)
+    return build_loader(cfg, dataset, distributed.rank(), distributed.world_size())
+
+
+def build_trainer(
+    cfg: Config,
+    arguments: argparse.Namespace,
+    model: nn.Module,
+    criterion: nn.Module,
+    evaluation: Evaluation,
+    folder: RunFolder,
+    resume: dict[str, Any] | None,
+) -> Trainer:
+    """The training that the settings describe, of a model on its device."""
+    device = evaluation.device
+    optimization = Optimization(
+        model,
+        build_parameter_groups(model, cfg),
+        weight_decay=cfg.weight_decay,
+        schedule=LearningRateSchedule(tuple(cfg.lr_drop_epochs), cfg.lr_warmup_steps),
+        device=device,
         clip_max_norm=cfg.clip_max_norm,
-        amp=cfg.amp,
+        amp_dtype=evaluation.amp_dtype,
+    )
+    prompts = None
+    if model.takes_prompts:
+        prompts = PromptSampler(dict(cfg.prompt_probabilities), cfg.seed)
+    return Trainer(
+        model,
+        criterion,
+        build_split_loader(cfg, "train"),
+        optimization,
+        evaluation,
+        folder,
+        prompts=prompts,
+        device=device,
+        seed=cfg.seed,
+        epochs=cfg.epochs,
+        start_epoch=arguments.start_epoch,
+        resume=resume,
         log_every=cfg.log_every,
         checkpoint_every=cfg.checkpoint_every,
         eval_every=cfg.eval_every,
         find_unused_parameters=arguments.find_unused_params,
-        start_epoch=arguments.start_epoch,
-        tensorboard=arguments.save_log,
         note=arguments.note,
-    )
-    engine.train(
-        model,
-        criterion,
-        postprocessor,
-        optimizer,
-        build_loader(cfg, build_dataset(cfg, "train"), *processes),
-        evaluation,
-        settings,
-        device=device,
-        output_dir=output_dir,
-        config=cfg.to_dict(),
-        resume=start if resumes else None,
     )
 
 
@@ -302,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         status = run_program(lambda: run(arguments))
-    except engine.NonFiniteLossError as error:
+    except NonFiniteLossError as error:
         if distributed.is_main_process():
             print(f"error: {error}", file=sys.stderr)
         status = 1

@@ -99,10 +99,16 @@ def run(arguments: argparse.Namespace) -> None:
     prediction = predictor.predict(**{name: value})
 
     prompts = PROMPT_KINDS[name].from_user(value, *image.shape[:2])
-    person = visualize.Person(prediction.keypoints, prediction.mask, prediction.box)
-    drawn = visualize.draw_person(image, person, COCO.limbs, COCO.flip_pairs)
-    words = f"{prompts.words(0)} (score {prediction.score:.2f})".strip()
-    visualize.save(output, visualize.add_text(prompts.draw(drawn, 0), words))
+    drawn = visualize.comparison(
+        image,
+        [visualize.Person(prediction.keypoints, prediction.mask, prediction.box)],
+        truth=None,
+        limbs=COCO.limbs,
+        flip_pairs=COCO.flip_pairs,
+        words=f"{prompts.words(0)} (score {prediction.score:.2f})".strip(),
+        draw_prompt=lambda canvas, scale: prompts.scaled(scale, scale).draw(canvas, 0),
+    )
+    visualize.save(output, drawn)
     record = to_json(prediction, str(arguments.image), {name: value})
     write_json(output.with_suffix(".json"), record)
     print(f"score {prediction.score:.3f}: {output}, {output.with_suffix('.json')}")

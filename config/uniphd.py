@@ -91,6 +91,6 @@ amp = False
 seed = 42
 checkpoint_every = 1  # epochs
 eval_every = 1  # epochs; 0: only after the last
-eval_triggers = ["text", "scribble", "point"]  # prompts of the evaluation after an epoch
+eval_prompts = ["text", "scribble", "point"]  # prompts of the evaluation after an epoch
 eval_batch_size = 4
 log_every = 20  # steps

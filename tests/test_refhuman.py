@@ -465,7 +465,7 @@ def test_only_the_prompts_in_use_have_to_be_there(refhuman_folder):
     folder = refhuman_folder(change=remove_scribbles)
     sample = dataset(folder, prompts=("text",))[0]
     assert "scribble" not in sample.target and "caption" in sample.target
-    cfg = configuration(folder, eval_triggers=["text"])
+    cfg = configuration(folder, eval_prompts=["text"])
     assert len(build_dataset(cfg, "val")) == 5
     with pytest.raises(ValueError, match="no 'scribble'"):
         build_dataset(configuration(folder, eval_triggers=["point"]), "val")

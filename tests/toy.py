@@ -1,4 +1,4 @@
-"""A model of a few weights and a data set of a few numbers, to test the loops around them."""
+"""Models of a few weights and data sets of a few numbers, to test the loops around them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,26 @@ import torch
 from conftest import POSE, person_annotation
 from torch import nn
 
-import engine
 from datasets import build_loader
+from datasets.evaluation import Evaluator
+from datasets.prompts import PromptSampler, TextPrompt
 from datasets.sample import Sample
-from models.uniphd.prompt_encoder import TextPrompt
+from datasets.skeleton import COCO
+from trainer import Evaluation, LearningRateSchedule, Optimization, Trainer
+from util import distributed
+from util.config import Config
+from util.run_folder import RunFolder
+
+CPU = torch.device("cpu")
 
 HEIGHT, WIDTH = 64, 96
 
 
 class ToyDataset:
     """People at places that follow from their index; colours that follow from the epoch as well."""
+
+    has_prompts = True
+    skeleton = COCO
 
     def __init__(self, length, training, seed=0):
         self.length, self.training, self.seed, self.epoch = length, training, seed, 0
@@ -70,6 +80,10 @@ class ToyDataset:
         }
         return Sample(image, target)
 
+    def make_evaluator(self):
+        """A new evaluator of the people."""
+        return Evaluator(self.ground_truth(), self.skeleton)
+
     def ground_truth(self):
         """COCO-style dict."""
         return {
@@ -82,11 +96,63 @@ class ToyDataset:
         }
 
 
+class PeopleEvaluator:
+    """Counts people and adds up scores: what the loops need of an evaluator, and no more."""
+
+    skeleton = COCO
+
+    def __init__(self):
+        self.results = {}
+
+    def update(self, image_ids, results):
+        """Take a batch in."""
+        for image_id, result in zip(image_ids, results, strict=True):
+            self.results[image_id] = result["scores"].tolist()
+
+    def synchronize(self):
+        """Only the main process has anything afterwards."""
+        gathered = distributed.all_gather_object(self.results)
+        self.results = {}
+        for results in gathered if distributed.is_main_process() else []:
+            self.results.update(results)
+
+    def summarize(self):
+        """The two figures."""
+        assert self.results, "of the main process alone"
+        scores = [score for image_id in sorted(self.results) for score in self.results[image_id]]
+        return {"keypoint_ap": sum(scores) / len(scores), "num_samples": len(self.results)}
+
+    def predictions(self):
+        """One record per person."""
+        return [{"image_id": i, "score": s} for i, scores in self.results.items() for s in scores]
+
+
+class ToyPeopleDataset(ToyDataset):
+    """Two people in every image, nobody in every fourth; no prompts and no masks."""
+
+    has_prompts = False
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        target = {**sample.target}
+        for key in ("masks", "scribble", "caption"):
+            del target[key]
+        for key in ("boxes", "labels", "keypoints"):
+            target[key] = target[key].repeat_interleave(0 if index % 4 == 3 else 2, dim=0)
+        return Sample(sample.image, target)
+
+    def make_evaluator(self):
+        """See `ToyDataset.make_evaluator`."""
+        return PeopleEvaluator()
+
+
 class ToyModel(nn.Module):
     """A number per image from its colours and the prompt; each prompt kind has its own weights.
 
-    `spoilt_id`: image whose output is NaN in training.
+    `spoilt_id`: image whose output is NaN in training. `encoded`: how often images were encoded.
     """
+
+    takes_prompts = True
 
     def __init__(self, spoilt_id=None):
         super().__init__()
@@ -96,25 +162,46 @@ class ToyModel(nn.Module):
         self.points = nn.Linear(2, 4)
         self.out = nn.Linear(4, 1)
         self.spoilt_id = spoilt_id
+        self.encoded = 0
 
-    def backbone(self, samples):
+    def encode_image(self, samples):
         """Mean colours [B, 3]."""
+        self.encoded += 1
         return samples.tensors.mean((2, 3))
 
-    def forward(self, samples, prompt, targets=None, features=None):
-        colors = self.colors(self.backbone(samples) if features is None else features)
-        if isinstance(prompt, TextPrompt):
-            lengths = [[len(caption) / 10] for caption in prompt.captions]
+    def forward(self, samples, prompts=None, targets=None, features=None):
+        colors = self.colors(self.encode_image(samples) if features is None else features)
+        if isinstance(prompts, TextPrompt):
+            lengths = [[len(caption) / 10] for caption in prompts.captions]
             hidden = self.words(torch.tensor(lengths))
             center = None
         else:
-            hidden = self.points(prompt.points.mean(1) / 50)
-            center = prompt.points.mean(1)
+            hidden = self.points(prompts.points.mean(1) / 50)
+            center = prompts.points.mean(1)
         value = self.out(self.dropout((colors + hidden).tanh()))[:, 0]
         if targets is not None and self.spoilt_id is not None:
             bad = torch.tensor([target["image_id"] == self.spoilt_id for target in targets])
             value = torch.where(bad, float("nan"), value)
         return {"value": value, "center": center}
+
+
+class ToyPeopleModel(nn.Module):
+    """A number per image from its colours alone."""
+
+    takes_prompts = False
+
+    def __init__(self):
+        super().__init__()
+        self.colors = nn.Linear(3, 1)
+
+    def encode_image(self, samples):
+        """Mean colours [B, 3]."""
+        return samples.tensors.mean((2, 3))
+
+    def forward(self, samples, prompts=None, targets=None, features=None):
+        assert prompts is None
+        value = self.colors(self.encode_image(samples) if features is None else features)[:, 0]
+        return {"value": value, "center": None}
 
 
 class ToyCriterion(nn.Module):
@@ -161,8 +248,8 @@ class ToyPostProcess(nn.Module):
         return results
 
 
-def toy_loader(length, training, batch_size, rank=0, world_size=1):
-    """The project's loader over a `ToyDataset`."""
+def toy_loader(length, training, batch_size, rank=0, world_size=1, dataset=ToyDataset):
+    """The project's loader over a toy data set."""
     cfg = SimpleNamespace(
         seed=3,
         batch_size=batch_size,
@@ -171,54 +258,96 @@ def toy_loader(length, training, batch_size, rank=0, world_size=1):
         pad_divisor=16,
         prompts_per_image=1,
     )
-    return build_loader(cfg, ToyDataset(length, training), rank, world_size)
+    return build_loader(cfg, dataset(length, training), rank, world_size)
 
 
-def toy_evaluation(length=5, kinds=("scribble",), rank=0, world_size=1, batch_size=2):
-    """What `engine.train` evaluates with."""
-    loader = toy_loader(length, False, batch_size, rank, world_size)
-    return engine.Evaluation(loader, loader.dataset.ground_truth(), kinds)
-
-
-def toy_settings(epochs, **changes):
-    """Settings of a short training with everything switched on."""
-    values = {
-        "epochs": epochs,
-        "prompts": engine.PromptSampler({"text": 0.5, "scribble": 0.25, "point": 0.25}, seed=7),
-        "schedule": engine.LearningRateSchedule(drop_epochs=(2,), warmup_steps=5),
-        "clip_max_norm": 0.5,
-        "amp": False,
-        "log_every": 2,
-        "checkpoint_every": 2,
-        "eval_every": 1,
-        **changes,
-    }
-    return engine.Training(**values)
-
-
-def run_toy_training(
-    output_dir, settings, model=None, resume=None, length=9, batch_size=2, processes=(0, 1)
+def toy_evaluation(
+    output_dir,
+    length=5,
+    prompts=("scribble",),
+    batch_size=2,
+    processes=(0, 1),
+    dataset=ToyDataset,
+    **files,
 ):
-    """Train a toy model; returns it with its optimizer."""
+    """An evaluation of any toy model."""
+    loader = toy_loader(length, False, batch_size, *processes, dataset=dataset)
+    return Evaluation(
+        ToyPostProcess(), loader, prompts=prompts, output_dir=output_dir, device=CPU, **files
+    )
+
+
+def toy_optimization(model, warmup_steps=5, clip_max_norm=0.5, amp_dtype=None):
+    """Two groups of parameters with everything switched on."""
+    parameters = list(model.parameters())
+    return Optimization(
+        model,
+        [
+            {"name": "first", "params": parameters[:1], "lr": 0.05},
+            {"name": "rest", "params": parameters[1:], "lr": 0.05},
+        ],
+        weight_decay=0.01,
+        schedule=LearningRateSchedule(drop_epochs=(2,), warmup_steps=warmup_steps),
+        device=CPU,
+        clip_max_norm=clip_max_norm,
+        amp_dtype=amp_dtype,
+    )
+
+
+ALL_KINDS = {"text": 0.5, "scribble": 0.25, "point": 0.25}
+
+
+def make_toy_trainer(
+    output_dir,
+    epochs,
+    model=None,
+    *,
+    resume=None,
+    overwrite=False,
+    tensorboard=False,
+    probabilities=ALL_KINDS,
+    length=9,
+    batch_size=2,
+    processes=(0, 1),
+    dataset=ToyDataset,
+    eval_prompts=("scribble",),
+    optimization=None,
+    **settings,
+):
+    """A trainer of a toy model; `settings` are those of `Trainer`, `optimization` of the above."""
     torch.manual_seed(0)
     model = model or ToyModel()
     if resume is not None:
         model.load_state_dict(resume["model"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
-    engine.train(
+    folder = RunFolder(
+        output_dir,
+        Config({"seed": 7}),
+        resumes=resume is not None,
+        overwrite=overwrite,
+        tensorboard=tensorboard,
+    )
+    settings = {"log_every": 2, "checkpoint_every": 2, "eval_every": 1, **settings}
+    return Trainer(
         model,
         ToyCriterion(),
-        ToyPostProcess(),
-        optimizer,
-        toy_loader(length, True, batch_size, *processes),
-        toy_evaluation(rank=processes[0], world_size=processes[1]),
-        settings,
-        device=torch.device("cpu"),
-        output_dir=output_dir,
-        config={"seed": 7},
+        toy_loader(length, True, batch_size, *processes, dataset=dataset),
+        toy_optimization(model, **(optimization or {})),
+        toy_evaluation(output_dir, prompts=eval_prompts, processes=processes, dataset=dataset),
+        folder,
+        prompts=PromptSampler(probabilities, seed=7) if model.takes_prompts else None,
+        device=CPU,
+        seed=7,
+        epochs=epochs,
         resume=resume,
+        **settings,
     )
-    return model, optimizer
+
+
+def run_toy_training(output_dir, epochs, model=None, **settings):
+    """Train a toy model; returns its trainer."""
+    trainer = make_toy_trainer(output_dir, epochs, model, **settings)
+    trainer.run()
+    return trainer
 
 
 def train_without_dropout(output_dir, processes):
@@ -226,11 +355,11 @@ def train_without_dropout(output_dir, processes):
     torch.manual_seed(1)
     model = ToyModel()
     model.dropout.p = 0.0
-    prompts = engine.PromptSampler({"text": 0.5, "scribble": 0.5}, seed=7)
-    model, _ = run_toy_training(
+    run_toy_training(
         output_dir,
-        toy_settings(3, prompts=prompts),
-        model=model,
+        3,
+        model,
+        probabilities={"text": 0.5, "scribble": 0.5},
         length=8,
         batch_size=4 // processes[1],
         processes=processes,
@@ -242,11 +371,10 @@ def evaluate_toy(output_dir, batch_size, processes=(0, 1)):
     """Metrics of an untrained model on 7 samples, by prompt kind."""
     torch.manual_seed(5)
     evaluation = toy_evaluation(
+        output_dir,
         length=7,
-        kinds=("scribble", "point", "text"),
-        rank=processes[0],
-        world_size=processes[1],
+        prompts=("scribble", "point", "text"),
+        processes=processes,
         batch_size=batch_size,
     )
-    device = torch.device("cpu")
-    return engine.evaluate_all(ToyModel(), ToyPostProcess(), evaluation, device, output_dir)
+    return evaluation.run(ToyModel())

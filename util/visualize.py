@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from util.images import IMAGENET_MEAN, IMAGENET_STD
 
 Color = tuple[int, int, int]
 
@@ -105,40 +111,122 @@ def draw_points(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def comparison(
+def draw_people(
     image: np.ndarray,
-    prediction: Person,
-    truth: Person | None,
+    people: Sequence[Person],
     limbs: Sequence[tuple[int, int]],
     flip_pairs: Sequence[tuple[int, int]] = (),
-    prompt: str = "",
-    points: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Prediction, and where it is known the ground truth beside it, over the prompt in words.
+    """Draw any number of people, the first on top; see `draw_person`."""
+    for person in reversed(people):
+        image = draw_person(image, person, limbs, flip_pairs)
+    return image
+
+
+def comparison(
+    image: np.ndarray,
+    predictions: Sequence[Person],
+    truth: Sequence[Person] | None,
+    limbs: Sequence[tuple[int, int]],
+    flip_pairs: Sequence[tuple[int, int]] = (),
+    words: str = "",
+    draw_prompt: Callable[[np.ndarray, float], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Predictions, and where it is known the ground truth beside them, over a line of words.
 
     Args:
         image: [h, w, 3] RGB; a small one is enlarged.
-        prediction: left half.
-        truth: right half; None leaves it out.
+        predictions: people of the left half.
+        truth: people of the right half; None leaves it out.
         limbs: see `draw_person`.
         flip_pairs: see `draw_person`.
-        prompt: text below the image.
-        points: [P, 2] positional prompt, drawn into both halves.
+        words: text below the image.
+        draw_prompt: called with the image, enlarged, and the factor of that; returns it with the
+            prompt drawn on it.
     """
     scale = max(1, math.ceil(_SMALLEST_CANVAS / max(image.shape[:2])))
     canvas = _enlarge(image, scale)
-    if points is not None:
-        points = np.asarray(points, dtype=np.float64) * scale
     halves = []
-    for title, person in (("prediction", prediction), ("ground truth", truth)):
-        if person is None:
+    for title, people in (("prediction", predictions), ("ground truth", truth)):
+        if people is None:
             continue
-        drawn = draw_person(canvas, _scale_person(person, scale), limbs, flip_pairs)
-        if points is not None:
-            drawn = draw_points(drawn, points)
+        scaled = [_scale_person(person, scale) for person in people]
+        drawn = draw_people(canvas, scaled, limbs, flip_pairs)
+        if draw_prompt is not None:
+            drawn = draw_prompt(drawn, scale)
         halves.append(drawn if truth is None else add_text(drawn, title))
     joined = contact_sheet(halves, columns=2)
-    return add_text(joined, prompt) if prompt else joined
+    return add_text(joined, words) if words else joined
+
+
+def draw_result(
+    image: Tensor,
+    target: Mapping[str, Any],
+    result: Mapping[str, Tensor],
+    limbs: Sequence[tuple[int, int]],
+    flip_pairs: Sequence[tuple[int, int]],
+    *,
+    title: str,
+    draw_prompt: Callable[[np.ndarray, float, float], np.ndarray] | None = None,
+    least_score: float | None = None,
+) -> np.ndarray:
+    """A sample's predictions and ground truth side by side.
+
+    Args:
+        image: [3, H, W] normalised, possibly padded at the bottom and right.
+        target: of the sample: `keypoints` [P, K, 3] and boxes relative to the image, `masks`
+            [P, H, W] bool where there are masks, `size`, `orig_size`, `image_id`.
+        result: of a postprocessor, in pixels of the original image.
+        limbs: see `draw_person`.
+        flip_pairs: see `draw_person`.
+        title: words below the image, before its id and the score.
+        draw_prompt: called with an image and two factors; returns the image with the prompt drawn
+            on it.  The image's pixels are those of the batch, multiplied by the factors (x, y).
+        least_score: draw all people of at least this score; None draws the best alone.
+
+    Returns:
+        [h, w, 3] uint8 RGB.
+    """
+    height, width = target["size"].tolist()
+    original_size = tuple(target["orig_size"].tolist())
+    x_factor, y_factor = original_size[1] / width, original_size[0] / height
+    pixels = _to_pixels(image[:, :height, :width], original_size)
+
+    keypoints = target["keypoints"] * torch.tensor([original_size[1], original_size[0], 1])
+    masks: Any = [None] * len(keypoints)
+    if "masks" in target and len(keypoints) > 0:
+        resized = F.interpolate(target["masks"][None].float(), size=original_size)[0]
+        masks = (resized > 0.5).numpy()
+    truth = [Person(pose, mask) for pose, mask in zip(keypoints.numpy(), masks, strict=True)]
+
+    order = result["scores"].argsort(descending=True, stable=True).cpu()
+    if least_score is None:
+        chosen = order[:1].tolist()
+        score = f", score {result['scores'][chosen[0]]:.2f}" if chosen else ""
+    else:
+        counts = (result["scores"] >= least_score) & (result["labels"] == 1)
+        chosen = [index for index in order.tolist() if counts[index]]
+        score = f", {len(chosen)} of score {least_score} or more"
+    predictions = [
+        Person(
+            result["keypoints"][index].cpu().numpy(),
+            result["masks"][index].cpu().numpy() if "masks" in result else None,
+        )
+        for index in chosen
+    ]
+
+    def draw_enlarged(canvas: np.ndarray, scale: float) -> np.ndarray:
+        return draw_prompt(canvas, scale * x_factor, scale * y_factor)
+
+    return comparison(
+        pixels,
+        predictions,
+        truth,
+        limbs,
+        flip_pairs,
+        f"{title}  (image id {target['image_id']}{score})",
+        None if draw_prompt is None else draw_enlarged,
+    )
 
 
 def add_text(image: np.ndarray, text: str) -> np.ndarray:
@@ -235,6 +323,13 @@ def _draw_mask(canvas: np.ndarray, mask: np.ndarray) -> np.ndarray:
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, contours, -1, MASK_COLOR, 1)
     return canvas
+
+
+def _to_pixels(image: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """A normalised image [3, H, W] as [h, w, 3] uint8 RGB of another size (height, width)."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    image = F.interpolate((image.float().cpu() * std + mean)[None], size=size, mode="bilinear")[0]
+    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def _enlarge(image: np.ndarray, scale: int) -> np.ndarray:

@@ -1,0 +1,122 @@
+"""Losses of an epoch: means over steps and processes, and an end to those that are not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from util import distributed
+from util.logging import Averages
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss or gradient became NaN or infinite; raised by every process at the same step."""
+
+
+class LossMeans:
+    """Means of the losses over an epoch's steps, and over the steps since the last report.
+
+    The losses of a step are looked at one step later, so that the GPU never waits for the CPU.
+
+    Args:
+        epoch: its number, for an error.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._all, self._since_report = Averages(), Averages()
+        self._on_the_way: _StepLosses | None = None
+
+    def add(
+        self, step: int, kind: str | None, image_ids: list[int], values: Mapping[str, Tensor]
+    ) -> None:
+        """Send the numbers of a step on their way, and look at those of the step before.
+
+        Args:
+            step: 0, 1, ... of the epoch.
+            kind: of prompt; their `loss` also counts as `loss_{kind}`. None without prompts.
+            image_ids: of this process' samples.
+            values: numbers [] on the device, `loss` among them.
+
+        Raises:
+            NonFiniteLossError: one of the step before is NaN or infinite; on all processes at once.
+        """
+        self._take()
+        where = f"epoch {self._epoch}, iteration {step}" + (f", {kind} prompts" if kind else "")
+        self._on_the_way = _StepLosses(where, kind, image_ids, values)
+
+    def recent(self) -> str:
+        """The losses since the last call in words: earlier layers' names end in a number."""
+        names = self._on_the_way.names if self._on_the_way is not None else []
+        self._take()
+        means, self._since_report = self._since_report.means(), Averages()
+        shown = [
+            f"{name.removeprefix('loss_')} {means[name]:.4f}"
+            for name in names
+            if name.startswith("loss_")
+            and name.rpartition("_")[2] != "enc"
+            and not name.rpartition("_")[2].isdigit()
+        ]
+        return "  ".join([f"loss {means['loss']:.4f}", *shown])
+
+    def of_epoch(self) -> dict[str, float]:
+        """Means over all steps so far."""
+        self._take()
+        return self._all.means()
+
+    def _take(self) -> None:
+        if self._on_the_way is None:
+            return
+        values = self._on_the_way.receive()
+        if self._on_the_way.kind is not None:
+            values[f"loss_{self._on_the_way.kind}"] = values["loss"]
+        self._all.update(values)
+        self._since_report.update(values)
+        self._on_the_way = None
+
+
+class _StepLosses:
+    """The numbers of a step, averaged over processes, on their way to the CPU.
+
+    Args:
+        where: epoch, iteration and kind of prompt, for an error.
+        kind: of prompt.
+        image_ids: of this process' samples, for an error.
+        values: numbers [] on the device.
+    """
+
+    def __init__(
+        self, where: str, kind: str | None, image_ids: list[int], values: Mapping[str, Tensor]
+    ) -> None:
+        self.kind, self.names = kind, list(values)
+        self._where, self._image_ids = where, image_ids
+        self._own = torch.stack([value.detach().float().reshape(()) for value in values.values()])
+        self._mean = distributed.reduce_mean(self._own)
+        self._arrived = None
+        if self._mean.is_cuda:
+            self._mean = self._mean.to("cpu", non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def receive(self) -> dict[str, float]:
+        """Wait for the numbers.
+
+        Raises:
+            NonFiniteLossError: one of them is NaN or infinite, here or on another process.
+        """
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        means = dict(zip(self.names, self._mean.tolist(), strict=True))
+        if all(math.isfinite(value) for value in means.values()):
+            return means
+        own = dict(zip(self.names, self._own.tolist(), strict=True))
+        lines = [f"Non-finite loss in {self._where}."]
+        gathered = distributed.all_gather_object((self._image_ids, own))
+        for rank, (image_ids, values) in enumerate(gathered):
+            ids = ", ".join(map(str, image_ids))
+            terms = ", ".join(f"{name} = {value:.6g}" for name, value in values.items())
+            lines.append(f"  process {rank}: image ids {ids}: {terms}")
+        raise NonFiniteLossError("\n".join(lines))
