@@ -43,7 +43,7 @@ def build(cfg: Any, split: str, transform: Transform, skeleton: Skeleton) -> Ref
     if training:
         prompts = PromptSampler(cfg.prompt_probabilities, cfg.seed).names
     else:
-        prompts = cfg.eval_triggers
+        prompts = cfg.eval_prompts
     folder = Path(cfg.coco_path)
     return RefHuman(
         folder / "images",
