@@ -26,7 +26,7 @@ from datasets.skeleton import SKELETONS
 from models import build_model, build_parameter_groups
 from util import checkpoint, distributed
 from util.command_line import run_program
-from util.config import Config, ConfigError, OptionsAction
+from util.config import DECLARATIONS, Config, ConfigError, OptionsAction
 from util.logging import LOGGER_NAME, setup
 
 DEFAULT_CONFIG = Path(__file__).parent / "config" / "uniphd_tiny.py"
@@ -160,7 +160,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
         ConfigError: the file or an option cannot be used.
         FileNotFoundError: there is no such file.
     """
-    cfg = Config.fromfile(arguments.config_file)
+    cfg = Config.fromfile(arguments.config_file, base=DECLARATIONS)
     changes = {
         "seed": arguments.seed,
         "num_workers": arguments.num_workers,
@@ -172,13 +172,14 @@ def read_config(arguments: argparse.Namespace) -> Config:
         "mask_head": False if arguments.no_mask else None,
         "within_type": arguments.within_type,
         "freeze_text_encoder": arguments.freeze_text_encoder or None,
-        "eval_triggers": arguments.eval_trigger,
+        "eval_prompts": arguments.eval_trigger,
     }
     cfg.merge_from_dict({key: value for key, value in changes.items() if value is not None})
     cfg.merge_from_dict(arguments.options)
     if arguments.train_trigger is not None:
         excluded = [kind for kind in PROMPT_KINDS if kind not in arguments.train_trigger]
         cfg.merge_from_dict({f"prompt_probabilities.{kind}": 0.0 for kind in excluded})
+    cfg.check()
     return cfg
 
 
@@ -253,7 +254,7 @@ def run(arguments: argparse.Namespace) -> None:
     evaluation = engine.Evaluation(
         loader=build_loader(cfg, dataset, *processes),
         ground_truth=dataset.ground_truth(),
-        kinds=tuple(cfg.eval_triggers),
+        kinds=tuple(cfg.eval_prompts),
         skeleton=SKELETONS[cfg.skeleton],
         save_predictions=arguments.save_predictions,
         num_images=arguments.save_images,

@@ -22,7 +22,8 @@ from datasets.skeleton import COCO
 from models.uniphd.predictor import DEFAULT_CHECKPOINT, Prediction, Predictor
 from util import visualize
 from util.command_line import run_program
-from util.config import Config, OptionsAction
+from util.config import DECLARATIONS, Config, OptionsAction
+from util.errors import UserError
 from util.images import load_image
 from util.logging import write_json
 
@@ -111,12 +112,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Predict, and write image and numbers."""
     output = Path(arguments.output)
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"--output {output}: expected a name that ends in .png or .jpg.")
+        raise UserError(f"--output {output}: expected a name that ends in .png or .jpg.")
     if arguments.options and not arguments.config_file:
-        raise ValueError("--options change the settings of --config_file; name one.")
+        raise UserError("--options change the settings of --config_file; name one.")
     config = None
     if arguments.config_file:
-        config = Config.fromfile(arguments.config_file)
+        config = Config.fromfile(arguments.config_file, base=DECLARATIONS)
         config.merge_from_dict(arguments.options)
 
     image = load_image(arguments.image)

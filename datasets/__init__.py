@@ -27,7 +27,7 @@ def build_dataset(
         cfg: configuration; see config/uniphd.py for its keys.
         split: "train" or "val".
         prompts: prompt kinds that will be used. By default those of `prompt_probabilities` above
-            zero in training, and `eval_triggers` otherwise.
+            zero in training, and `eval_prompts` otherwise.
 
     Raises:
         FileNotFoundError: a folder or file of the data set is missing.
@@ -43,7 +43,7 @@ def build_dataset(
         if training:
             prompts = [kind for kind in PROMPT_KINDS if cfg.prompt_probabilities.get(kind, 0) > 0]
         else:
-            prompts = cfg.eval_triggers
+            prompts = cfg.eval_prompts
     if training and cfg.augment:
         transform = TrainingTransform(
             short_sides=cfg.train_short_sides,
@@ -110,7 +110,7 @@ def build_loader(
         sampler = EvaluationSampler(len(dataset), rank, world_size)
     return DataLoader(
         dataset,
-        batch_size=cfg.batch_size if dataset.training else cfg.eval_batch_size,
+        batch_size=(not dataset.training and cfg.eval_batch_size) or cfg.batch_size,
         sampler=sampler,
         num_workers=cfg.num_workers,
         collate_fn=partial(collate, divisor=cfg.pad_divisor),

@@ -30,9 +30,11 @@ def build_model(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
     """Model, criterion and postprocessor of a configuration (config/uniphd.py lists its keys).
 
     Raises:
+        ConfigError: settings do not go together.
         ValueError: a setting has a value that the model cannot have.
         OSError: the text encoder or the backbone's file is not there.
     """
+    cfg.check()
     if cfg.model != "uniphd":
         raise ValueError(f"model must be 'uniphd'; got {cfg.model!r}.")
     skeleton = get_skeleton(cfg.skeleton)
@@ -90,7 +92,7 @@ def build_model(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
         ),
         heads=PredictionHeads(cfg.decoder_layers, cfg.hidden_dim),
         mask_head=(
-            DynamicMaskHead(cfg.hidden_dim, cfg.mask_dim, (channels_c2, channels_c3))
+            DynamicMaskHead(cfg.hidden_dim, 16, (channels_c2, channels_c3))
             if cfg.mask_head
             else None
         ),

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,9 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+
+from util.errors import MissingFileError, UserError
+from util.files import written_whole
 
 # Published name -> ours; "*" stands for a layer number and is the same on both sides.
 _UNIPHD_NAMES = (
@@ -88,7 +90,7 @@ def from_reference(
     """Published parameter names → ours.
 
     Raises:
-        ValueError: a name that the published model does not have, or doubled heads that differ.
+        UserError: a name that the published model does not have, or doubled heads that differ.
     """
     converted: dict[str, Tensor] = {}
     unknown = []
@@ -100,14 +102,14 @@ def from_reference(
         if own is None:
             unknown.append(name)
         elif own in converted and not torch.equal(converted[own], value):
-            raise ValueError(
+            raise UserError(
                 f"The checkpoint holds two different values of {single!r}, one of them as "
                 f"{_DOUBLED_PREFIX}{single!r}; the published model has one."
             )
         else:
             converted[own] = value
     if unknown:
-        raise ValueError(_listing("names that the published model does not have", unknown))
+        raise UserError(_listing("names that the published model does not have", unknown))
     return converted
 
 
@@ -117,7 +119,7 @@ def to_reference(
     """Our parameter names → the published ones, the doubled heads included.
 
     Raises:
-        ValueError: a name that our model does not have.
+        UserError: a name that our model does not have.
     """
     rules = tuple((own, published) for published, own in _rules(model))
     converted: dict[str, Tensor] = {}
@@ -131,7 +133,7 @@ def to_reference(
         if published.startswith(_DOUBLED_HEADS):
             converted[_DOUBLED_PREFIX + published] = value
     if unknown:
-        raise ValueError(_listing("names that our model does not have", unknown))
+        raise UserError(_listing("names that our model does not have", unknown))
     return converted
 
 
@@ -143,24 +145,24 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
         needs (`optimizer`, `epoch`, `config`, ...).
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint, truncated, or of another model.
+        MissingFileError: no such file.
+        UserError: not a checkpoint, truncated, or of another model.
     """
     payload = read_file(path)
     state = payload.get("model", payload)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(
+        raise UserError(
             f"{path}: not a checkpoint of this project. Expected a 'model' entry with named "
             f"tensors; found {sorted(map(str, payload))[:8]}."
         )
     state = {name.removeprefix("module."): value for name, value in state.items()}
     if not state:
-        raise ValueError(f"{path}: the checkpoint has no parameters.")
+        raise UserError(f"{path}: the checkpoint has no parameters.")
     if any(name.startswith(("transformer.", "backbone.0.")) for name in state):
         try:
             return {"model": from_reference(state)}
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
     extras = {key: value for key, value in payload.items() if key != "model"}
     return {**(extras if "model" in payload else {}), "model": state}
 
@@ -169,19 +171,19 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
     """Content of a `.pth` or `.safetensors` file on the CPU, without unpickling objects.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: truncated, or not a dictionary of tensors and plain values.
+        MissingFileError: no such file.
+        UserError: truncated, or not a dictionary of tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint file; check the path.")
+        raise MissingFileError(f"{path}: no such checkpoint file; check the path.")
     if path.suffix == ".safetensors":
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except safetensors.SafetensorError as error:
-            raise ValueError(f"{path}: truncated or not a safetensors file ({error}).") from error
+            raise UserError(f"{path}: truncated or not a safetensors file ({error}).") from error
         return {"model": state, **{key: json.loads(text) for key, text in metadata.items()}}
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -189,17 +191,17 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
     except Exception as error:  # torch reports damage as RuntimeError, OSError, EOFError, ...
         found = re.search(r"nsupported (?:global: )?GLOBAL ([\w.]+)", str(error))
         if found:
-            raise ValueError(
+            raise UserError(
                 f"{path}: holds objects other than tensors and plain values ({found.group(1)}), "
                 "which are not unpickled because they could run code. Re-save its 'model' entry "
                 "alone where you trust it."
             ) from error
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be read as a checkpoint: it is truncated or not a PyTorch file "
             f"({type(error).__name__}). Copy it again, or check the path."
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a dictionary, found {type(content).__name__}.")
+        raise UserError(f"{path}: expected a dictionary, found {type(content).__name__}.")
     return content
 
 
@@ -214,23 +216,14 @@ def save(path: str | os.PathLike, payload: Mapping[str, Any]) -> None:
     Raises:
         TypeError: an entry is neither.
     """
-    path = Path(path)
     _check_plain(payload, where="checkpoint")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        if path.suffix == ".safetensors":
+    with written_whole(path) as temporary:
+        if temporary.suffix == ".safetensors":
             metadata = {key: json.dumps(value) for key, value in payload.items() if key != "model"}
             state = {name: value.contiguous() for name, value in payload["model"].items()}
             safetensors.torch.save_file(state, temporary, metadata=metadata)
         else:
             torch.save(payload, temporary)
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def load_weights(
@@ -243,7 +236,7 @@ def load_weights(
         ignore: parts of names; entries whose name contains one of them are left as they are.
 
     Raises:
-        ValueError: lists missing, unexpected and wrongly shaped entries.
+        UserError: lists missing, unexpected and wrongly shaped entries.
     """
     ignore = tuple(ignore)
 
@@ -260,7 +253,7 @@ def load_weights(
         if name in given and given[name].shape != value.shape
     ]
     if problems:
-        raise ValueError(
+        raise UserError(
             _listing("entries that do not fit the model", problems)
             + "\nUse the configuration that the checkpoint was made with, or name parts of these "
             "entries in --finetune_ignore to leave them at their initial values."

@@ -10,11 +10,12 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from util.files import written_whole
 
 Color = tuple[int, int, int]
 
@@ -188,14 +189,8 @@ def contact_sheet(
 
 def save(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write an image file; folders are made. The file is complete or not there at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with written_whole(path) as temporary:
         Image.fromarray(image).save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --- pieces --------------------------------------------------------------------------------------

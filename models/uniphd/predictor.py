@@ -18,6 +18,7 @@ from datasets.scribble import NUM_POINTS, resample_stroke
 from models.uniphd.postprocess import PostProcess
 from models.uniphd.prompt_encoder import PointPrompt, Prompt, ScribblePrompt, TextPrompt
 from models.uniphd.uniphd import UniPHD
+from util.errors import UserError
 from util.images import IMAGENET_MEAN, IMAGENET_STD, load_image, size_for_longer_side
 from util.nested_tensor import NestedTensor
 
@@ -78,18 +79,22 @@ class Predictor:
                 the published one, which holds none.
 
         Raises:
-            FileNotFoundError, ValueError: the checkpoint cannot be read or does not fit.
+            UserError: the checkpoint cannot be read or does not fit.
             OSError: the text encoder's tokenizer is not there.
         """
-        from models import REPOSITORY, build_model  # builds what this file describes
+        from models import build_model  # builds what this file describes
         from util import checkpoint
-        from util.config import Config
+        from util.config import DECLARATIONS, Config
 
         payload = checkpoint.load(path)
-        config = payload.get("config") if config is None else config
-        cfg = Config.fromfile(REPOSITORY / "config" / "uniphd.py")
-        if config is not None:
+        if isinstance(config, Config):
             cfg = Config(config)
+        elif config is not None:
+            cfg = Config.from_stored(config, source="the given config")
+        elif "config" in payload:
+            cfg = Config.from_stored(payload["config"], source=path)
+        else:
+            cfg = Config.fromfile(DECLARATIONS)
         # The checkpoint has all weights: nothing else is to be read.
         cfg.merge_from_dict({"text_encoder_pretrained": False, "backbone_pretrained": None})
         model, _, postprocessor = build_model(cfg)
@@ -114,11 +119,11 @@ class Predictor:
                 array [h, w, 3] in RGB.
 
         Raises:
-            FileNotFoundError, ValueError: not an image.
+            UserError: not an image.
         """
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                raise ValueError(
+                raise UserError(
                     "An image as an array must be uint8 [h, w, 3] in RGB; got "
                     f"{image.dtype} {list(image.shape)}."
                 )
@@ -151,7 +156,7 @@ class Predictor:
 
         Raises:
             RuntimeError: no image was set.
-            ValueError: not exactly one prompt, or a prompt of a wrong form.
+            UserError: not exactly one prompt, or a prompt of a wrong form.
         """
         if self._encoded is None:
             raise RuntimeError("No image is set: call set_image before predict.")
@@ -182,14 +187,14 @@ class Predictor:
             if value is not None
         ]
         if len(given) != 1:
-            raise ValueError(
+            raise UserError(
                 f"Give exactly one prompt: text, point or scribble; got {' and '.join(given)}."
                 if given
                 else "Give a prompt: text, point or scribble."
             )
         if text is not None:
             if not text.strip():
-                raise ValueError("The text prompt is empty; describe the person in a sentence.")
+                raise UserError("The text prompt is empty; describe the person in a sentence.")
             return TextPrompt([text])
         if point is not None:
             return PointPrompt(self._to_model_pixels(point, "point (x, y)", (2,))[None, None])
@@ -203,16 +208,16 @@ class Predictor:
         try:
             array = np.asarray(points, dtype=np.float32)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"Expected a {expected}; got {points!r}.") from error
+            raise UserError(f"Expected a {expected}; got {points!r}.") from error
         fits = array.ndim == len(shape) and all(
             length == want if want is not None else length >= 2
             for length, want in zip(array.shape, shape, strict=True)
         )
         if not fits or not np.isfinite(array).all():
-            raise ValueError(f"Expected a {expected} of finite numbers; got {points!r}.")
+            raise UserError(f"Expected a {expected} of finite numbers; got {points!r}.")
         height, width = self._encoded.original_size
         if (array < 0).any() or (array > [width, height]).any():
-            raise ValueError(
+            raise UserError(
                 f"The prompt {array.tolist()} leaves the image, which is {width} pixels wide "
                 f"and {height} high; give (x, y) inside it."
             )
