@@ -261,7 +261,7 @@ def test_build_dataset_follows_the_configuration(refhuman_folder):
         build_dataset(configuration(folder), "test")
     with pytest.raises(ValueError, match="Unknown dataset 'coco'"):
         build_dataset(configuration(folder, dataset="coco"), "val")
-    with pytest.raises(ValueError, match="Unknown skeleton 'hand'"):
+    with pytest.raises(ValueError, match="'skeleton' must be 'coco' or 'crowdpose'"):
         build_dataset(configuration(folder, skeleton="hand"), "val")
 
 
@@ -507,7 +507,7 @@ def test_only_the_prompts_in_use_have_to_be_there(refhuman_folder):
     folder = refhuman_folder(change=remove_scribbles)
     sample = dataset(folder, prompts=("text",))[0]
     assert "scribble" not in sample.target and "caption" in sample.target
-    cfg = configuration(folder, eval_triggers=["text"])
+    cfg = configuration(folder, eval_prompts=["text"])
     assert len(build_dataset(cfg, "val")) == 5
     with pytest.raises(ValueError, match="no 'scribble'"):
         build_dataset(cfg, "val", prompts=["point"])

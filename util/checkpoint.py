@@ -222,6 +222,7 @@ def save(path: str | os.PathLike, payload: Mapping[str, Any]) -> None:
             metadata = {key: json.dumps(value) for key, value in payload.items() if key != "model"}
             state = {name: value.contiguous() for name, value in payload["model"].items()}
             safetensors.torch.save_file(state, temporary, metadata=metadata)
+            temporary.chmod(0o644)  # safetensors makes it private
         else:
             torch.save(payload, temporary)
 
