@@ -35,6 +35,7 @@ from util import checkpoint, distributed, visualize
 from util.images import IMAGENET_MEAN, IMAGENET_STD
 from util.logging import (
     LOGGER_NAME,
+    RESULT,
     Averages,
     Stopwatch,
     append_json_line,
@@ -544,7 +545,7 @@ def evaluate_all(
         num_images=evaluation.num_images,
     )
     if distributed.is_main_process():
-        logger.info("%s", format_table(metrics))
+        logger.log(RESULT, "%s", format_table(metrics))
         write_json(output_dir / "eval.json", metrics)
         if evaluation.save_predictions:
             for kind, evaluator in evaluators.items():

@@ -202,9 +202,9 @@ def test_option_values(text, value):
     assert type(parsed) is type(value)
 
 
-@pytest.mark.parametrize("text", ["[1,2", "1]", "(1,2]", "'a"])
+@pytest.mark.parametrize("text", ["[1,2", "1]", "(1,2]", "'a", "'a'b'", r"'C:\x'"])
 def test_unmatched_brackets_and_quotes(text):
-    with pytest.raises(ConfigError, match="unmatched|missing"):
+    with pytest.raises(ConfigError, match="unmatched|missing|not a string in quotes"):
         parse_option_value(text)
 
 

@@ -18,7 +18,7 @@ def parse_option_value(text: str) -> Any:
     string taken literally, and any other text as the string that it is.
 
     Raises:
-        ConfigError: brackets or quotes that do not match.
+        ConfigError: brackets or quotes that do not match, or a faulty string in quotes.
     """
     parts = _split_at_commas(text)
     if len(parts) > 1:
@@ -34,7 +34,10 @@ def parse_option_value(text: str) -> Any:
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
         return float(text)
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
-        return ast.literal_eval(text)
+        try:
+            return ast.literal_eval(text)
+        except (SyntaxError, ValueError) as error:
+            raise ConfigError(f"not a string in quotes: {text} ({error})") from error
     if len(text) >= 2 and (text[0], text[-1]) in (("[", "]"), ("(", ")")):
         inner = text[1:-1]
         items = _split_at_commas(inner) if inner.strip() else []
