@@ -27,7 +27,7 @@ from models import build_model, build_parameter_groups
 from trainer import Evaluation, LearningRateSchedule, Optimization, Trainer, autocast_dtype
 from util import checkpoint, distributed
 from util.command_line import run_program
-from util.config import Config, OptionsAction
+from util.config import DECLARATIONS, Config, OptionsAction
 from util.errors import UserError
 from util.logging import LOGGER_NAME, setup
 from util.loss_means import NonFiniteLossError
@@ -152,7 +152,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
         ConfigError: the file or an option cannot be used.
         FileNotFoundError: there is no such file.
     """
-    cfg = Config.fromfile(arguments.config_file)
+    cfg = Config.fromfile(arguments.config_file, base=DECLARATIONS)
     changes = {
         "seed": arguments.seed,
         "num_workers": arguments.num_workers,
@@ -173,6 +173,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
         changes |= {f"prompt_probabilities.{name}": 0.0 for name in excluded}
     cfg.merge_from_dict({key: value for key, value in changes.items() if value is not None})
     cfg.merge_from_dict(arguments.options)
+    cfg.check()
     return cfg
 
 

@@ -23,7 +23,7 @@ from datasets.skeleton import COCO
 from models.uniphd.predictor import DEFAULT_CHECKPOINT, Prediction, Predictor, one_prompt
 from util import visualize
 from util.command_line import run_program
-from util.config import Config, OptionsAction
+from util.config import DECLARATIONS, Config, OptionsAction
 from util.errors import UserError
 from util.images import load_image
 from util.logging import write_json
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--options change the settings of --config_file; name one.")
     config = None
     if arguments.config_file:
-        config = Config.fromfile(arguments.config_file)
+        config = Config.fromfile(arguments.config_file, base=DECLARATIONS)
         config.merge_from_dict(arguments.options)
 
     image = load_image(arguments.image)

@@ -26,7 +26,7 @@ from datasets.evaluation import format_table
 from datasets.prompts import Prompt, PromptKind, PromptSampler, get_kind
 from util import distributed, visualize
 from util.errors import UserError
-from util.logging import LOGGER_NAME, write_json
+from util.logging import LOGGER_NAME, RESULT, write_json
 from util.loss_means import NonFiniteLossError
 from util.run_folder import RunFolder
 
@@ -298,7 +298,7 @@ class Evaluation:
             inspect=self._draw if self.num_images > 0 else None,
         )
         if distributed.is_main_process():
-            logger.info("%s", format_table(metrics))
+            logger.log(RESULT, "%s", format_table(metrics))
             write_json(self.output_dir / "eval.json", metrics)
             if self.save_predictions:
                 for name, (evaluator, _) in variants.items():

@@ -1,40 +1,67 @@
 """UniPHD with Swin-T on RefHuman: the recipe of the paper (Appendix A.2).
 
-Every setting of the project is listed here once; other files name this one as their `_base_` and
-change what they need.  Change single values on the command line with `--options key=value`.
+Every setting of the project is declared here once, with the values it takes; other files name this
+one as their `_base_` and change what they need.  Change single values on the command line with
+`--options key=value`.
 """
 
+from util.setting_types import (
+    Anything,
+    Flag,
+    ListOf,
+    Number,
+    OneOf,
+    OrNone,
+    OrRange,
+    Table,
+    Text,
+    Whole,
+)
+
 # --- model -----------------------------------------------------------------------------------
-model = "uniphd"
-skeleton = "coco"  # keypoint names, flip pairs and sigmas: datasets/skeleton.py
-backbone = "swin_T_224_1k"  # swin_{T_224_1k,{B,L}_{224,384}_22k}, resnet{50,101}, or a timm name
-backbone_options = {}  # overrides of the named Swin: embed_dim, depths, num_heads, window_size, ...
-backbone_pretrained = None  # ImageNet file (Swin: or its folder); unused with a full checkpoint
-backbone_drop_path = 0.2
-backbone_checkpointing = False  # recompute activations in the backward pass: less memory
-backbone_freeze_norm = True  # constant BatchNorm, as in DETR; False to train it from scratch
-text_encoder = "roberta-base"  # Hugging Face name, or a local folder
-text_encoder_pretrained = True  # False: architecture from the folder's config.json, no weights
-freeze_text_encoder = False
-hidden_dim = 256
-num_heads = 8
-feedforward_dim = 2048
-encoder_layers = 6
-encoder_points = 4
-encoder_checkpointing = False  # recompute encoder activations in the backward pass: less memory
-decoder_layers = 6
-decoder_points = 4
-dropout = 0.0  # encoder and decoder
-prompt_dropout = 0.1  # projections of the prompt features
-num_groups = 20
-num_results = None  # best results kept per image; None: as many as groups
-decoder = "pose_centric"  # or "grouppose": Group Pose's layer in UniPHD (Uni-GroupPose, Table 2)
-within_type = "graph"  # attention inside a group: "graph" (Eq. 4), or "self" (no learned adjacency)
-mask_head = True
+model: OneOf("uniphd", "grouppose") = "uniphd"
+# Keypoint names, flip pairs and sigmas: datasets/skeleton.py.
+skeleton: OneOf("coco", "crowdpose") = "coco"
+# swin_{T_224_1k,{B,L}_{224,384}_22k}, resnet{50,101} (torchvision's), or a timm name.
+backbone: Text() = "swin_T_224_1k"
+# Overrides of the named Swin (None: no more of them): embed_dim, depths, num_heads, window_size.
+backbone_options: Table(others=Anything(), takes_new=True) = {}
+# ImageNet file (Swin: or its folder); unused with a full checkpoint.
+backbone_pretrained: OrNone(Text()) = None
+backbone_drop_path: Number(least=0, most=0.99) = 0.2
+# Recompute activations in the backward pass: less memory.
+backbone_checkpointing: Flag() = False
+# Constant BatchNorm, as in DETR; False to train it from scratch.
+backbone_freeze_norm: Flag() = True
+text_encoder: Text() = "roberta-base"  # Hugging Face name, or a local folder
+# False: architecture from the folder's config.json, no weights.
+text_encoder_pretrained: Flag() = True
+freeze_text_encoder: Flag() = False
+hidden_dim: Whole(least=32, most=4096) = 256
+num_heads: Whole(least=1, most=256) = 8
+feedforward_dim: Whole(least=1, most=65536) = 2048
+encoder_layers: Whole(least=1, most=64) = 6
+encoder_points: Whole(least=1, most=64) = 4
+# Recompute encoder activations in the backward pass: less memory.
+encoder_checkpointing: Flag() = False
+decoder_layers: Whole(least=1, most=64) = 6
+decoder_points: Whole(least=1, most=64) = 4
+dropout: Number(least=0, most=0.99) = 0.0  # encoder and decoder
+prompt_dropout: Number(least=0, most=0.99) = 0.1  # projections of the prompt features
+num_groups: Whole(least=1, most=10000) = 20
+# Best results kept per image; None: as many as groups.
+num_results: OrNone(Whole(least=1, most=20000)) = None
+# UniPHD's decoder; "grouppose": with Group Pose's layer (Uni-GroupPose, Table 2).
+decoder: OneOf("pose_centric", "grouppose") = "pose_centric"
+# Attention inside a group: "graph" (Eq. 4), or "self" (no learned adjacency).
+within_type: OneOf("graph", "self") = "graph"
+mask_head: Flag() = True
 
 # --- losses (Appendix A.1) ---------------------------------------------------------------------
-match_costs = dict(ce=2.0, bbox=5.0, giou=2.0, keypoints=10.0, oks=4.0)
-loss_weights = dict(
+match_costs: Table(others=Number(least=0)) = dict(
+    ce=2.0, bbox=5.0, giou=2.0, keypoints=10.0, oks=4.0
+)
+loss_weights: Table(others=Number(least=0)) = dict(
     ce=2.0,
     bbox=5.0,
     giou=2.0,
@@ -46,25 +73,43 @@ loss_weights = dict(
     mask_low=2.0,
     dice_low=5.0,
 )
-focal_alpha = 0.25
-focal_gamma = 2.0
+focal_alpha: Number(least=0, most=1) = 0.25
+focal_gamma: Number(least=0, most=100) = 2.0
 
 # --- data --------------------------------------------------------------------------------------
-dataset = "refhuman"  # "refhuman" reads coco_path; "synthetic" draws images on the spot
-coco_path = "data/RefHuman"
-pad_divisor = 16
-eval_max_side = 640
-eval_short_side = None  # a number: shorter side; the longer is then at most eval_max_side
-train_short_sides = [360, 392, 416, 480, 512, 544, 576, 608, 640]
-train_max_side = 640
-crop_short_sides = [400, 500, 600]  # resize before the random crop
-crop_range = [384, 600]  # sides of the random crop
-flip_probability = 0.5
-augment = True  # False: evaluation's resize in training too (synthetic images: as drawn)
-drop_cropped_keypoints = False  # False: cropped-out keypoints move to the border, as published
-prompts_per_image = 1  # training pairs of an image that follow each other in the random order
-num_workers = 4
-synthetic = dict(  # only for dataset = "synthetic"; see datasets/synthetic.py
+# refhuman, coco and crowdpose read coco_path; synthetic draws images on the spot.
+dataset: Text() = "refhuman"
+coco_path: Text() = "data/RefHuman"
+pad_divisor: Whole(least=1, most=1024) = 16
+eval_max_side: Whole(least=32, most=8192) = 640
+# A number: shorter side; the longer one is then at most eval_max_side.
+eval_short_side: OrNone(Whole(least=32, most=8192)) = None
+train_short_sides: ListOf(Whole(least=32, most=8192), least=1) = [
+    360, 392, 416, 480, 512, 544, 576, 608, 640
+]  # fmt: skip
+train_max_side: Whole(least=32, most=8192) = 640
+# Resize before the random crop.
+crop_short_sides: ListOf(Whole(least=32, most=8192), least=1) = [400, 500, 600]
+# Sides of the random crop.
+crop_range: ListOf(Whole(least=32, most=8192), length=2, ascending=True) = [384, 600]
+flip_probability: Number(least=0, most=1) = 0.5
+augment: Flag() = True  # False: evaluation's resize in training too (synthetic images: as drawn)
+# False: cropped-out keypoints move to the border, as published.
+drop_cropped_keypoints: Flag() = False
+# Training pairs of an image that follow each other in the random order.
+prompts_per_image: Whole(least=1, most=1000) = 1
+num_workers: Whole(least=0, most=1024) = 4
+# Only for dataset = "synthetic"; see datasets/synthetic.
+_lengths = dict(train_length=Whole(least=1), val_length=Whole(least=1))
+_scene = dict(
+    image_size=ListOf(OrRange(Whole(least=48, most=8192)), length=2),
+    num_people=ListOf(Whole(least=1, most=14), length=2, ascending=True),
+    difficulty=Number(least=0, most=1),
+    caption_kinds=OrNone(ListOf(Text(), least=1)),
+    min_area=Number(least=0, most=1),
+)
+_stage = Table(dict(until_epoch=Whole(least=1), **_scene), required=("until_epoch",))
+synthetic: Table(dict(**_lengths, **_scene, curriculum=ListOf(_stage))) = dict(
     train_length=2000,  # images per epoch, new ones in every epoch
     val_length=200,
     image_size=[192, 192],  # height, width
@@ -76,21 +121,44 @@ synthetic = dict(  # only for dataset = "synthetic"; see datasets/synthetic.py
 )
 
 # --- training (Appendix A.2) ---------------------------------------------------------------------
-prompt_probabilities = dict(text=0.5, scribble=0.25, point=0.25)
-batch_size = 4  # per process; 4 processes in the paper
-epochs = 20
-lr = 1e-4
-lr_backbone = 1e-5
-lr_text_encoder = 1e-5
-lr_adjacency = 1e-4
-lr_drop_epochs = [18]  # x 0.1 after these epochs
-lr_warmup_steps = 0  # linear, from 0
-weight_decay = 1e-4
-clip_max_norm = 0.1
-amp = False
-seed = 42
-checkpoint_every = 1  # epochs
-eval_every = 1  # epochs; 0: only after the last
-eval_prompts = ["text", "scribble", "point"]  # prompts of the evaluation after an epoch
-eval_batch_size = 4
-log_every = 20  # steps
+# By kind of prompt, also of kinds that a program registers (datasets/prompts.py checks the names).
+prompt_probabilities: Table(others=Number(least=0), takes_new=True) = dict(
+    text=0.5, scribble=0.25, point=0.25
+)
+batch_size: Whole(least=1, most=100000) = 4  # per process; 4 processes in the paper
+epochs: Whole(least=1) = 20
+lr: Number(above=0) = 1e-4
+lr_backbone: Number(least=0) = 1e-5
+lr_text_encoder: Number(least=0) = 1e-5
+lr_adjacency: Number(least=0) = 1e-4
+lr_drop_epochs: ListOf(Whole(least=1)) = [18]  # x 0.1 after these epochs
+lr_warmup_steps: Whole(least=0) = 0  # linear, from 0
+weight_decay: Number(least=0) = 1e-4
+clip_max_norm: Number(least=0) = 0.1  # 0: gradients stay as they are
+amp: Flag() = False
+seed: Whole(least=0, most=2**63 - 1) = 42
+checkpoint_every: Whole(least=0) = 1  # epochs between two numbered copies; 0: none
+eval_every: Whole(least=0) = 1  # epochs; 0: only after the last
+# Prompts of the evaluation after an epoch.
+eval_prompts: ListOf(Text(), least=1) = ["text", "scribble", "point"]
+eval_batch_size: OrNone(Whole(least=1, most=100000)) = None  # per process; None: batch_size
+log_every: Whole(least=1) = 20  # steps
+
+# --- demands and names -------------------------------------------------------------------------
+_conditions_ = {
+    "hidden_dim must be a multiple of num_heads": "hidden_dim % num_heads == 0",
+    "hidden_dim must be a multiple of 32": "hidden_dim % 32 == 0",
+    "with a mask_head, pad_divisor must be a multiple of 8": (
+        "not mask_head or pad_divisor % 8 == 0"
+    ),
+    "num_results must be at most 2 * num_groups": "(num_results or 1) <= 2 * num_groups",
+    "synthetic people have COCO's skeleton": "dataset != 'synthetic' or skeleton == 'coco'",
+}
+# Names of the published code (lr_drop, num_body_points) and of earlier versions of this one.
+_aliases_ = dict(
+    lr_drop="lr_drop_epochs",
+    num_body_points=("skeleton", {17: "coco", 14: "crowdpose"}),
+    prompts_per_picture="prompts_per_image",
+    eval_triggers="eval_prompts",
+)
+_retired_ = dict(mask_dim=16)

@@ -6,8 +6,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from util.errors import UserError
-
 if TYPE_CHECKING:  # `import models` alone costs nothing: models/uniphd/ops needs only PyTorch
     from torch import nn
 
@@ -28,11 +26,10 @@ def build_model(cfg: Config) -> tuple[nn.Module, nn.Module, nn.Module]:
     Only the libraries of the chosen model are imported.
 
     Raises:
-        UserError: a setting has a value that the model cannot have.
+        UserError: settings do not go together, or have values that the model cannot have.
         OSError: the text encoder or the backbone's file is not there.
     """
-    if cfg.model not in BUILDERS:
-        raise UserError(f"model must be one of {', '.join(BUILDERS)}; got {cfg.model!r}.")
+    cfg.check()
     return import_module(BUILDERS[cfg.model]).build(cfg)
 
 

@@ -14,12 +14,14 @@ import pytest
 import torch
 from conftest import write_refhuman
 from launch import ROOT, run_python
+from toy import ToyDataset
 
 import main
 import predict
+from datasets import build_loader
 from models import build_model
 from util import checkpoint
-from util.config import Config
+from util.config import Config, ConfigError
 
 TINY = str(ROOT / "config" / "uniphd_tiny.py")
 
@@ -31,7 +33,6 @@ SMALL = [
     "encoder_layers=1",
     "decoder_layers=2",
     "num_groups=4",
-    "mask_dim=16",
     "backbone_options.embed_dim=8",
     "backbone_options.num_heads=1,1,2,2",
     "eval_max_side=64",
@@ -60,7 +61,7 @@ def test_flags_become_settings_and_options_win():
     assert (cfg.coco_path, cfg.dataset, cfg.mask_head) == ("somewhere", "refhuman", False)
     assert (cfg.within_type, cfg.freeze_text_encoder, cfg.amp) == ("self", True, True)
     assert (cfg.seed, cfg.num_workers, cfg.backbone) == (6, 7, "resnet50")
-    assert (cfg.backbone_pretrained, cfg.eval_triggers) == ("swin.pth", ["point", "text"])
+    assert (cfg.backbone_pretrained, cfg.eval_prompts) == ("swin.pth", ["point", "text"])
     assert cfg.lr_drop_epochs == [3]
 
 
@@ -94,6 +95,40 @@ def test_train_trigger_limits_the_kinds():
     limited = settings("--train_trigger", "scribble,point").prompt_probabilities
     kept = Config.fromfile(TINY).prompt_probabilities
     assert (limited.text, limited.scribble, limited.point) == (0.0, kept.scribble, kept.point)
+
+
+@pytest.mark.parametrize(
+    ("options", "training_batch", "evaluation_batch"),
+    [
+        (["batch_size=24"], 24, 24),  # the published command changes evaluation's batch
+        (["batch_size=24", "eval_batch_size=3"], 24, 3),
+        ([], 4, 4),
+    ],
+)
+def test_batch_sizes(options, training_batch, evaluation_batch):
+    paper = ["-c", str(ROOT / "config" / "uniphd.py"), "--options", "num_workers=0", *options]
+    cfg = settings(*paper)
+    assert build_loader(cfg, ToyDataset(50, training=True)).batch_size == training_batch
+    assert build_loader(cfg, ToyDataset(50, training=False)).batch_size == evaluation_batch
+
+
+def test_settings_that_do_not_go_together_are_refused_at_once(tmp_path, capsys):
+    arguments = ["-c", TINY, "--output_dir", str(tmp_path / "run"), "--options", "pad_divisor=4"]
+    assert main.main(arguments) == 2
+    assert "with a mask_head, pad_divisor must be a multiple of 8" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_settings_of_a_run_start_another(tmp_path):
+    cfg = settings("--options", "lr=0.5", "prompt_probabilities.text=0")
+    cfg.dump(tmp_path / "config.py")
+    parser = main.build_parser()
+    again = main.read_config(parser.parse_args(["-c", str(tmp_path / "config.py")]))
+    assert again == cfg
+    with pytest.raises(ConfigError, match="'epochs' must be a whole number of at least 1; got 0"):
+        main.read_config(
+            parser.parse_args(["-c", str(tmp_path / "config.py"), "--options", "epochs=0"])
+        )
 
 
 def test_triggers():
@@ -228,7 +263,7 @@ def test_two_processes_train_and_resume(trained, tmp_path):
     (tmp_path / "log.txt").write_bytes((output / "log.txt").read_bytes())
     results = run_python(
         ["main.py", *common, "--output_dir", tmp_path, "--resume", "auto", "--options", *SMALL,
-         "epochs=2", "eval_triggers=scribble"],
+         "epochs=2", "eval_prompts=scribble"],
         processes=2,
     )  # fmt: skip
     for result in results:

@@ -294,22 +294,22 @@ def test_frozen_text_encoder(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"within_type": "gcn"}, "within_type must be one of graph, self"),
+        ({"within_type": "gcn"}, "'within_type' must be 'graph' or 'self'"),
         ({"backbone": "swin_X"}, "Unknown backbone 'swin_X'"),
         ({"backbone": "resnet18"}, "backbone_options .* apply to Swin only"),
         ({"backbone_options__windows": 3}, "a setting that Swin does not know"),
         ({"num_heads": 5}, "hidden_dim must be a multiple of num_heads"),
         ({"hidden_dim": 40}, "hidden_dim must be a multiple of 32"),
-        ({"decoder": "detr"}, "decoder must be one of pose_centric, grouppose"),
-        ({"model": "unipose"}, "model must be"),
-        ({"skeleton": "hand"}, "Unknown skeleton 'hand'"),
+        ({"decoder": "detr"}, "'decoder' must be"),
+        ({"pad_divisor": 4}, "with a mask_head, pad_divisor must be a multiple of 8"),
+        ({"model": "unipose"}, "'model' must be"),
+        ({"skeleton": "hand"}, "'skeleton' must be 'coco' or"),
         ({"text_encoder": "no/such folder"}, "neither a local folder"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path, changes, message):
-    cfg = small_config(**{"text_encoder": write_roberta(tmp_path / "r"), **changes})
     with pytest.raises((ValueError, OSError), match=message):
-        build_model(cfg)
+        build_model(small_config(**{"text_encoder": write_roberta(tmp_path / "r"), **changes}))
 
 
 def test_weights_of_the_text_encoder(tmp_path):

@@ -17,11 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import _repository  # noqa: F401  # makes the project's modules importable
 import torch
 from torch import Tensor
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models import REPOSITORY, build_model
 from models.uniphd.ops.functional import ENVIRONMENT_VARIABLE

@@ -19,8 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import _repository  # noqa: F401  # makes the project's modules importable
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask

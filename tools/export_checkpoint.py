@@ -12,12 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
+import _repository  # noqa: F401  # makes the project's modules importable
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util import checkpoint
 from util.command_line import run_program
+from util.errors import UserError
 
 
 def export(source: Path, output: Path, half: bool, published: bool) -> None:
@@ -30,7 +30,7 @@ def export(source: Path, output: Path, half: bool, published: bool) -> None:
         published: under the published names, without settings.
 
     Raises:
-        FileNotFoundError, ValueError: `source` cannot be read, or has no settings.
+        UserError: `source` cannot be read, or has no settings.
     """
     payload = checkpoint.load(source)
     state = payload["model"]
@@ -43,7 +43,7 @@ def export(source: Path, output: Path, half: bool, published: bool) -> None:
         checkpoint.save(output, {"model": checkpoint.to_reference(state)})
         return
     if "config" not in payload:
-        raise ValueError(
+        raise UserError(
             f"{source} holds no settings, which a checkpoint of ours needs; choose --published."
         )
     checkpoint.save(output, {"model": state, "config": payload["config"]})

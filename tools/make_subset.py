@@ -15,14 +15,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import _repository  # noqa: F401  # makes the project's modules importable
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from datasets.refhuman import pair_entries
 from util.command_line import run_program
+from util.errors import MissingFileError, UserError
 from util.images import load_image, size_for_longer_side
 from util.logging import write_json
 
@@ -36,7 +36,7 @@ def choose_images(pairs: list[Pair], count: int, min_people: int) -> dict[str, l
         file_name -> all pairs of that image, for `count` images.
 
     Raises:
-        ValueError: there are fewer such images.
+        UserError: there are fewer such images.
     """
     by_image: dict[str, list[Pair]] = defaultdict(list)
     for image, annotation in pairs:
@@ -50,7 +50,7 @@ def choose_images(pairs: list[Pair], count: int, min_people: int) -> dict[str, l
 
     crowded = {name: p for name, p in by_image.items() if people(p) >= min_people}
     if len(crowded) < count:
-        raise ValueError(
+        raise UserError(
             f"Only {len(crowded)} images have at least {min_people} people; ask for fewer "
             f"--images or --min_people."
         )
@@ -69,7 +69,7 @@ def scale_pair(image: dict, annotation: dict, height: int, width: int) -> Pair:
         return points.round(2).flatten().tolist()
 
     if not isinstance(annotation["segmentation"], list):
-        raise ValueError(
+        raise UserError(
             f"Image id {image['id']}: the segmentation is not a list of polygons; only polygons "
             "can be resized."
         )
@@ -90,12 +90,15 @@ def make_subset(
     """Write the subset; returns its number of pairs.
 
     Raises:
-        FileNotFoundError, ValueError: the source is not a RefHuman folder, or has too few images.
+        UserError: the source is not a RefHuman folder, or has too few images.
     """
     annotation_file = source / f"RefHuman_{split}.json"
     if not annotation_file.is_file():
-        raise FileNotFoundError(f"{annotation_file} does not exist; check --input and --split.")
-    content = json.loads(annotation_file.read_text(encoding="utf-8"))
+        raise MissingFileError(f"{annotation_file} does not exist; check --input and --split.")
+    try:
+        content = json.loads(annotation_file.read_text(encoding="utf-8"))
+    except ValueError as error:  # neither JSON nor text
+        raise UserError(f"{annotation_file} is not valid JSON ({error}); copy it again.") from error
     chosen = choose_images(pair_entries(content, str(annotation_file)), images, min_people)
     (output / "images").mkdir(parents=True, exist_ok=True)
     pairs: list[Pair] = []

@@ -23,8 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import _repository  # noqa: F401  # makes the project's modules importable
 import cv2
 
 from datasets.synthetic import CATEGORIES, SPLITS, SceneGenerator, people_entries, scene_pairs

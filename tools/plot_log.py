@@ -12,15 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import _repository  # noqa: F401  # makes the project's modules importable
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from util.command_line import run_program
+from util.errors import MissingFileError, UserError
 from util.logging import read_json_lines
 
 LOSSES = (
@@ -46,15 +46,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Records of a `log.txt`, or of the one in a folder.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it holds no finished epoch.
+        MissingFileError: there is none.
+        UserError: it holds no finished epoch.
     """
     file = path / "log.txt" if path.is_dir() else path
     if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist; give the output folder of a training.")
+        raise MissingFileError(f"{file} does not exist; give the output folder of a training.")
     records = read_json_lines(file)
     if not records:
-        raise ValueError(f"{file} holds no finished epoch yet.")
+        raise UserError(f"{file} holds no finished epoch yet.")
     return records
 
 

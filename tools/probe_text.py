@@ -20,11 +20,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import _repository  # noqa: F401  # makes the project's modules importable
 import numpy as np
 import torch
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets import build_dataset
 from datasets.evaluation import ReferringEvaluator, format_table
@@ -115,7 +114,7 @@ def predict_all(
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and report."""
     predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device)
-    cfg = Config(checkpoint.load(arguments.checkpoint)["config"])
+    cfg = Config.from_stored(checkpoint.load(arguments.checkpoint)["config"], arguments.checkpoint)
     if cfg.dataset != "synthetic":
         raise ValueError(
             f"{arguments.checkpoint} was trained on {cfg.dataset!r}; only synthetic images know "

@@ -12,12 +12,6 @@ def box_cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     return torch.cat([center - 0.5 * size, center + 0.5 * size], dim=-1)
 
 
-def box_xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """[..., 4] (left, top, right, bottom) → (centre x, centre y, width, height), same units."""
-    top_left, bottom_right = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([0.5 * (top_left + bottom_right), bottom_right - top_left], dim=-1)
-
-
 def generalized_box_iou(boxes: Tensor, targets: Tensor) -> Tensor:
     """Generalised IoU (Rezatofighi et al. 2019) of boxes pair by pair, with broadcasting.
 

@@ -11,6 +11,8 @@ from types import FrameType
 from typing import NoReturn
 
 from util import distributed
+from util.errors import UserError
+from util.logging import colored_for
 
 # Set to anything, an error of the user's making comes with Python's traceback.
 TRACEBACK_VARIABLE = "UNIPHD_TRACEBACK"
@@ -19,7 +21,7 @@ TRACEBACK_VARIABLE = "UNIPHD_TRACEBACK"
 def run_program(program: Callable[[], None]) -> int:
     """Run a program to its end; returns its exit status.
 
-    The status is 0, or 2 after a ValueError or OSError, whose message is printed: these report
+    The status is 0, or 2 after a UserError or OSError, whose message is printed: these report
     faulty settings, files and data. 130 and 143 stand for an interruption and SIGTERM, which both
     let the program remove what it has half written. Other errors are bugs and pass through.
     """
@@ -29,11 +31,12 @@ def run_program(program: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         where = f" (process {distributed.rank()})" if distributed.world_size() > 1 else ""
-        print(f"error{where}: {error_message(error)}", file=sys.stderr)
+        message = f"error{where}: {error_message(error)}"
+        print(colored_for(sys.stderr, message, "red"), file=sys.stderr)
         print(f"({TRACEBACK_VARIABLE}=1 shows where it was raised.)", file=sys.stderr)
         return 2
     return 0
@@ -44,7 +47,8 @@ def error_message(error: Exception) -> str:
     message = str(error)
     worker = re.match(r"Caught (\w+) in DataLoader worker process", message)
     if worker:
-        message = message.rpartition(f"\n{worker.group(1)}: ")[2].strip()
+        # The last line of the traceback names the error, with its module unless it is built in.
+        message = re.split(rf"\n(?:\w+\.)*{worker.group(1)}: ", message)[-1].strip()
     return message
 
 

@@ -9,6 +9,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from util.errors import MissingFileError, UserError
+
 # Mean and standard deviation of ImageNet's RGB values in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,24 +36,24 @@ def load_image(
         [h, w, 3] uint8 RGB, a writable array of its own.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: not an image, truncated, of unknown pixel format, or not of the wanted size.
+        MissingFileError: the file does not exist.
+        UserError: not an image, truncated, of unknown pixel format, or not of the wanted size.
     """
     if isinstance(source, Image.Image):
         return _to_array(source, "the given image", size)
     name = str(source) if isinstance(source, (str, os.PathLike)) else repr(source)
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
-        raise FileNotFoundError(f"Image {name} does not exist; check the path.")
+        raise MissingFileError(f"Image {name} does not exist; check the path.")
     try:
         with Image.open(source) as image:
             return _to_array(image, name, size)
     except UnidentifiedImageError as error:
-        raise ValueError(
+        raise UserError(
             f"{name} is not an image that Pillow can read; give a JPEG, PNG or similar file."
         ) from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         # Pillow reports broken PNG chunks as SyntaxError.
-        raise ValueError(f"Image {name} cannot be read ({error}); fetch it again.") from error
+        raise UserError(f"Image {name} cannot be read ({error}); fetch it again.") from error
 
 
 def _to_array(image: Image.Image, name: str, size: tuple[int, int] | None) -> np.ndarray:
@@ -61,14 +63,14 @@ def _to_array(image: Image.Image, name: str, size: tuple[int, int] | None) -> np
     elif (image.height, image.width) != tuple(size):
         turned = ImageOps.exif_transpose(image)
         if (turned.height, turned.width) != tuple(size):
-            raise ValueError(
+            raise UserError(
                 f"Image {name} is {image.width}x{image.height} pixels (width x height), "
                 f"its entry says {size[1]}x{size[0]}; use the image file or the annotation "
                 f"file that belongs to the other."
             )
         image = turned
     if image.mode == "F":
-        raise ValueError(
+        raise UserError(
             f"Image {name} has floating-point pixels, whose range is not defined; "
             f"convert it to 8 or 16 bits."
         )
@@ -80,7 +82,7 @@ def _to_array(image: Image.Image, name: str, size: tuple[int, int] | None) -> np
 def _sixteen_bit_grey_to_rgb(grey: np.ndarray, name: str) -> np.ndarray:
     """Grey values 0..65535 [h, w] -> [h, w, 3] uint8; Pillow's own conversion would clip at 255."""
     if grey.min() < 0 or grey.max() > 65535:
-        raise ValueError(
+        raise UserError(
             f"Image {name} has grey values from {grey.min()} to {grey.max()}; expected at most "
             f"16 bits (0 to 65535)."
         )

@@ -12,34 +12,80 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
+from termcolor import colored
 
 from util import distributed
+from util.files import written_whole
 
 LOGGER_NAME = "uniphd"
+MODELS_LOGGER_NAME = "models"  # above those of the files in models/, which know nothing of ours
+BUILD_LOGGER_NAME = "models.uniphd.ops.extension"
+
+# Between information and warnings: tables of metrics and the like.
+RESULT = 25
+logging.addLevelName(RESULT, "RESULT")
 
 
 def setup(log_file: str | os.PathLike | None = None) -> logging.Logger:
     """Make the project's logger print to the screen, and to a file where one is named.
 
-    Only the main process reports progress; the others print warnings alone.
+    So do the loggers of the files in models/. Only the main process reports progress; the others
+    print warnings alone, and of what the models' files say only what no process has said before.
     """
-    logger = logging.getLogger(LOGGER_NAME)
-    logger.setLevel(logging.INFO if distributed.is_main_process() else logging.WARNING)
-    logger.propagate = False
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    screen = logging.StreamHandler(sys.stdout)
+    screen.setFormatter(_TerminalFormatter(sys.stdout))
+    handlers: list[logging.Handler] = [screen]
     if log_file is not None and distributed.is_main_process():
         Path(log_file).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    for handler in handlers:
-        logger.addHandler(handler)
+    for name in (LOGGER_NAME, MODELS_LOGGER_NAME):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        for handler in handlers:
+            handler.addFilter(_is_new)
+            logger.addHandler(handler)
+    logger = logging.getLogger(LOGGER_NAME)
+    logger.propagate = False
     return logger
+
+
+def colored_for(stream: TextIO, text: str, color: str) -> str:
+    """`text` in a colour where `stream` is a terminal that shows them; `NO_COLOR` is heeded."""
+    return colored(text, color) if stream.isatty() else text
+
+
+class _TerminalFormatter(logging.Formatter):
+    """Warnings, errors and results in colours of their own."""
+
+    COLORS = {RESULT: "green", logging.WARNING: "yellow", logging.ERROR: "red"}
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__("%(message)s")
+        self.stream = stream
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        color = self.COLORS.get(record.levelno)
+        return text if color is None else colored_for(self.stream, text, color)
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    """Whether a message is not what another process tells already."""
+    if distributed.is_main_process():
+        return True
+    if record.name == BUILD_LOGGER_NAME and record.levelno == logging.INFO:
+        return True  # one process of a machine compiles, the others wait for it
+    if record.name.startswith(f"{MODELS_LOGGER_NAME}."):
+        first_of_machine = os.environ.get("LOCAL_RANK", "0") == "0"
+        return first_of_machine and record.levelno >= logging.WARNING
+    return record.levelno >= logging.WARNING
 
 
 class Averages:
@@ -127,13 +173,8 @@ def write_json(path: str | os.PathLike, value: Any, indent: int | None = 2) -> N
         value: plain values; NaN and infinity become null.
         indent: spaces per level; None writes a single line.
     """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as temporary:
         temporary.write_text(json.dumps(_finite(value), indent=indent) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def append_json_line(path: str | os.PathLike, value: Any) -> None:
@@ -161,14 +202,9 @@ def read_json_lines(path: str | os.PathLike) -> list[Any]:
 
 def write_json_lines(path: str | os.PathLike, values: list[Any]) -> None:
     """Replace a file by one JSON value per line; the old file stays if this is interrupted."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as temporary:
         text = "".join(json.dumps(_finite(value)) + "\n" for value in values)
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _finite(value: Any) -> Any:

@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from util.files import written_whole
 from util.images import IMAGENET_MEAN, IMAGENET_STD
 
 Color = tuple[int, int, int]
@@ -276,14 +276,8 @@ def contact_sheet(
 
 def save(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write an image file; folders are made. The file is complete or not there at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with written_whole(path) as temporary:
         Image.fromarray(image).save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --- pieces --------------------------------------------------------------------------------------

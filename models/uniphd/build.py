@@ -26,7 +26,6 @@ from models.uniphd.prompt_encoder import PromptEncoder
 from models.uniphd.query_init import QueryInitializer
 from models.uniphd.uniphd import UniPHD
 from util.config import Config
-from util.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -74,19 +73,13 @@ def build(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
 
 
 def build_decoder_layer(cfg: Config, skeleton: Skeleton) -> GroupDecoderLayer:
-    """A layer of the decoder that `decoder` names.
-
-    Raises:
-        UserError: unknown name.
-    """
+    """A layer of the decoder that `decoder` names."""
     settings = decoder_layer_settings(cfg)
-    if cfg.decoder == "pose_centric":
-        return PoseCentricDecoderLayer(
-            **settings, num_keypoints=skeleton.num_keypoints, within_type=cfg.within_type
-        )
     if cfg.decoder == "grouppose":
         return GroupPoseDecoderLayer(**settings)
-    raise UserError(f"decoder must be one of pose_centric, grouppose; got {cfg.decoder!r}.")
+    return PoseCentricDecoderLayer(
+        **settings, num_keypoints=skeleton.num_keypoints, within_type=cfg.within_type
+    )
 
 
 def resolve_text_encoder(name: str) -> str:

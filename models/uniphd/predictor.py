@@ -80,15 +80,19 @@ class Predictor:
             FileNotFoundError, ValueError: the checkpoint cannot be read or does not fit.
             OSError: the text encoder's tokenizer is not there.
         """
-        from models import REPOSITORY, build_model  # builds what this file describes
+        from models import build_model  # builds what this file describes
         from util import checkpoint
-        from util.config import Config
+        from util.config import DECLARATIONS, Config
 
         payload = checkpoint.load(path, model="uniphd")
-        config = payload.get("config") if config is None else config
-        cfg = Config.fromfile(REPOSITORY / "config" / "uniphd.py")
-        if config is not None:
+        if isinstance(config, Config):
             cfg = Config(config)
+        elif config is not None:
+            cfg = Config.from_stored(config, source="the given config")
+        elif "config" in payload:
+            cfg = Config.from_stored(payload["config"], source=path)
+        else:
+            cfg = Config.fromfile(DECLARATIONS)
         # The checkpoint has all weights: nothing else is to be read.
         cfg.merge_from_dict({"text_encoder_pretrained": False, "backbone_pretrained": None})
         model, _, postprocessor = build_model(cfg)

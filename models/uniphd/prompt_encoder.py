@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, RobertaConfig, RobertaModel
 
 from datasets.prompts import PointPrompt, Prompt, ScribblePrompt, TextPrompt
 from models.layers.position_encoding import encode_map, encode_words
+from util.errors import MissingFileError, UserError
 from util.nested_tensor import NestedTensor
 
 __all__ = [
@@ -192,8 +193,7 @@ def load_text_encoder(name: str, pretrained: bool) -> tuple[object, RobertaModel
             roberta-base's where a folder holds the tokenizer alone.
 
     Raises:
-        OSError: nothing usable at `name`, with the remedy.
-        ValueError: the folder holds another kind of model.
+        UserError: nothing usable at `name`, no weights, or another kind of model.
     """
     folder_without_config = Path(name).is_dir() and not (Path(name) / "config.json").is_file()
     try:
@@ -203,13 +203,13 @@ def load_text_encoder(name: str, pretrained: bool) -> tuple[object, RobertaModel
         else:
             config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise OSError(
+        raise MissingFileError(
             f"Text encoder {name!r}: neither a local folder with config.json and tokenizer files "
             f"nor a model that Hugging Face could provide. Download it once (hf download "
             f"roberta-base --local-dir DIR) and set text_encoder=DIR. Cause: {error}"
         ) from error
     if not isinstance(config, RobertaConfig):
-        raise ValueError(
+        raise UserError(
             f"Text encoder {name!r} is a {config.model_type!r} model; expected a RoBERTa."
         )
     if not pretrained:
@@ -217,7 +217,7 @@ def load_text_encoder(name: str, pretrained: bool) -> tuple[object, RobertaModel
     try:
         model = RobertaModel.from_pretrained(name, add_pooling_layer=True, dtype=torch.float32)
     except OSError as error:
-        raise OSError(
+        raise MissingFileError(
             f"Text encoder {name!r} has no weights (model.safetensors). Add them, or set "
             "text_encoder_pretrained=False to start from random weights."
         ) from error

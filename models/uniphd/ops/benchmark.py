@@ -17,8 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-
+import _repository  # noqa: F401  # makes the project's modules importable
 import torch
 from torch import Tensor
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-
+import _repository  # noqa: F401  # makes the project's modules importable
 import torch
 from torch import Tensor
 
