@@ -13,6 +13,7 @@ import torch
 from datasets import build_dataset, build_loader
 from datasets.coco import CocoKeypoints
 from datasets.evaluation import PeopleEvaluator
+from datasets.skeleton import COCO
 from datasets.transforms import EvaluationTransform, keep_size
 from tools import make_people_subset
 from util.config import Config
@@ -107,6 +108,13 @@ def test_crops_leave_those_who_are_in_the_image(coco_folder):
         assert target["keypoints"].shape[0] == len(target["area"]) == len(target["boxes"]) > 0
         assert (target["boxes"][:, 2:] > 0).all() and (target["area"] > 0).all()
     assert counts == {1, 2}
+
+
+def test_evaluation_follows_the_shorter_side(coco_folder):
+    folder = coco_folder()
+    for side, longest, size in ((None, 64, (48, 64)), (72, 128, (72, 96)), (72, 64, (48, 64))):
+        cfg = configuration(folder, eval_short_side=side, eval_max_side=longest)
+        assert build_dataset(cfg, "val")[0].image.shape[-2:] == size
 
 
 def broken(coco_folder, change, **more) -> str:
@@ -214,7 +222,7 @@ def test_crowdpose_subset(coco_folder, tmp_path, monkeypatch, capsys):
     assert "area" not in content["annotations"][0]
     pose = np.reshape(content["annotations"][0]["keypoints"], (14, 3))
     whole = json.loads(annotations.read_text())["annotations"][0]
-    coco = dict(zip(val_names("coco"), np.reshape(whole["keypoints"], (17, 3)), strict=True))
+    coco = dict(zip(COCO.names, np.reshape(whole["keypoints"], (17, 3)), strict=True))
     ours = dict(zip(val.skeleton.names, pose, strict=True))
     assert ours["left_knee"].tolist() == coco["left_knee"].tolist()
     middle = (coco["left_shoulder"] + coco["right_shoulder"]) / 2
@@ -224,12 +232,6 @@ def test_crowdpose_subset(coco_folder, tmp_path, monkeypatch, capsys):
     assert ours["head"].tolist() == pytest.approx(head.tolist(), abs=0.01)
     assert content["images"][0]["crowdIndex"] == 0  # side by side
     assert build_dataset(cfg, "train")[0].target["keypoints"].shape[1:] == (14, 3)
-
-
-def val_names(name: str) -> tuple[str, ...]:
-    from datasets.skeleton import get_skeleton
-
-    return get_skeleton(name).names
 
 
 def test_crowd_index_counts_other_peoples_keypoints_in_a_box():

@@ -527,8 +527,8 @@ alone = PeopleEvaluator(truth)
 alone.update(list(results), list(results.values()))
 share = PeopleEvaluator(truth)
 # Uneven shares, one image twice
-ids = [i for i in results if i % 3 == distributed.rank() or (i % 3 == 2 and distributed.rank() == 0)]
-ids += [0]
+rank = distributed.rank()
+ids = [i for i in results if i % 3 == rank or (i % 3 == 2 and rank == 0)] + [0]
 share.update(ids, [results[i] for i in ids])
 share.synchronize()
 if distributed.is_main_process():

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from datasets.refhuman import pair_entries
 from util.command_line import run_program
+from util.errors import MissingFileError, UserError
 from util.images import load_image, size_for_longer_side
 from util.logging import write_json
 
@@ -36,7 +37,7 @@ def choose_images(pairs: list[Pair], count: int, min_people: int) -> dict[str, l
         file_name -> all pairs of that image, for `count` images.
 
     Raises:
-        ValueError: there are fewer such images.
+        UserError: there are fewer such images.
     """
     by_image: dict[str, list[Pair]] = defaultdict(list)
     for image, annotation in pairs:
@@ -50,7 +51,7 @@ def choose_images(pairs: list[Pair], count: int, min_people: int) -> dict[str, l
 
     crowded = {name: p for name, p in by_image.items() if people(p) >= min_people}
     if len(crowded) < count:
-        raise ValueError(
+        raise UserError(
             f"Only {len(crowded)} images have at least {min_people} people; ask for fewer "
             f"--images or --min_people."
         )
@@ -69,7 +70,7 @@ def scale_pair(image: dict, annotation: dict, height: int, width: int) -> Pair:
         return points.round(2).flatten().tolist()
 
     if not isinstance(annotation["segmentation"], list):
-        raise ValueError(
+        raise UserError(
             f"Image id {image['id']}: the segmentation is not a list of polygons; only polygons "
             "can be resized."
         )
@@ -90,11 +91,11 @@ def make_subset(
     """Write the subset; returns its number of pairs.
 
     Raises:
-        FileNotFoundError, ValueError: the source is not a RefHuman folder, or has too few images.
+        MissingFileError, UserError: the source is not a RefHuman folder, or has too few images.
     """
     annotation_file = source / f"RefHuman_{split}.json"
     if not annotation_file.is_file():
-        raise FileNotFoundError(f"{annotation_file} does not exist; check --input and --split.")
+        raise MissingFileError(f"{annotation_file} does not exist; check --input and --split.")
     content = json.loads(annotation_file.read_text(encoding="utf-8"))
     chosen = choose_images(pair_entries(content, str(annotation_file)), images, min_people)
     (output / "images").mkdir(parents=True, exist_ok=True)

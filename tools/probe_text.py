@@ -38,6 +38,7 @@ from util.command_line import run_program
 from util.config import Config
 from util.logging import write_json
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 _SHUFFLE_SEED = 0
 
 
@@ -115,7 +116,9 @@ def predict_all(
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and report."""
     predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device)
-    cfg = Config(checkpoint.load(arguments.checkpoint)["config"])
+    # Settings that are newer than the checkpoint have their values of today.
+    settings = Config.fromfile(REPOSITORY / "config" / "uniphd.py").to_dict()
+    cfg = Config(settings | checkpoint.load(arguments.checkpoint)["config"])
     if cfg.dataset != "synthetic":
         raise ValueError(
             f"{arguments.checkpoint} was trained on {cfg.dataset!r}; only synthetic images know "
