@@ -134,3 +134,80 @@ def refhuman_folder(tmp_path: Path) -> Callable[..., Path]:
         return write_refhuman(made[-1], **arguments)
 
     return make
+
+
+def write_coco(
+    folder: Path,
+    size: tuple[int, int] = (96, 128),
+    change: Callable[[dict[str, Any], str], None] | None = None,
+    images_folder: str = "images/{split}2017",
+) -> Path:
+    """Write a small COCO keypoints folder of four noise images per split.
+
+    Image 1 has two people; image 2 one, a crowd region, a person without labelled keypoints and one
+    whose box has no width; image 3 nobody; image 4 only a person without labelled keypoints.
+
+    Args:
+        folder: where to; made if needed.
+        size: (height, width) of the images in pixels.
+        change: called with (annotation content, split) before it is written, to break or vary it.
+        images_folder: of the images, below `folder`.
+
+    Returns:
+        The folder.
+    """
+    height, width = size
+    generator = np.random.default_rng(0)
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    for split in ("train", "val"):
+        images = folder / images_folder.format(split=split)
+        images.mkdir(parents=True, exist_ok=True)
+        content: dict[str, Any] = {
+            "images": [
+                {"id": i, "file_name": f"{split}_{i}.png", "height": height, "width": width}
+                for i in (1, 2, 3, 4)
+            ],
+            "annotations": [],
+            "categories": [{"id": 1, "name": "person"}],
+        }
+        for image in content["images"]:
+            pixels = generator.integers(0, 255, (height, width, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(images / image["file_name"])
+        left, right = (
+            (width * share, height * 0.1, width * 0.36, height * 0.8) for share in (0.06, 0.56)
+        )
+        crowd = {"size": [height, width], "counts": [height, 2 * height, (width - 3) * height]}
+        flat = (right[0], right[1], 0.0, right[3])
+        for image_id, box, more in (
+            (1, left, {}),
+            (1, right, {}),
+            (2, left, {}),
+            (2, (1.0, 0.0, 2.0, height), {"iscrowd": 1, "segmentation": crowd}),
+            (2, right, {"keypoints": [0] * 51}),
+            (2, flat, {}),
+            (4, left, {"keypoints": [0] * 51}),
+        ):
+            annotation = person_annotation(box, image_id, 0)
+            del annotation["scribble"], annotation["person_id"]
+            annotation = {**annotation, "id": len(content["annotations"]) + 1, **more}
+            if annotation["iscrowd"]:
+                annotation["keypoints"] = [0] * 51
+            labelled = sum(visibility > 0 for visibility in annotation["keypoints"][2::3])
+            content["annotations"].append({**annotation, "num_keypoints": labelled})
+        if change is not None:
+            change(content, split)
+        file = folder / "annotations" / f"person_keypoints_{split}2017.json"
+        file.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def coco_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Factory: `coco_folder(**arguments of write_coco)` -> a new folder, the coco_path."""
+    made: list[Path] = []
+
+    def make(**arguments: Any) -> Path:
+        made.append(tmp_path / f"coco_{len(made)}")
+        return write_coco(made[-1], **arguments)
+
+    return make

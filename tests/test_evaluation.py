@@ -9,9 +9,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from launch import run_python
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO as CocoIndex
+from pycocotools.cocoeval import COCOeval
 
-from datasets.evaluation import ReferringEvaluator, format_table
+from datasets.evaluation import PeopleEvaluator, ReferringEvaluator, format_table
 from datasets.evaluation import evaluator as evaluator_module
 from datasets.skeleton import COCO
 
@@ -339,3 +342,204 @@ def test_table():
     assert row.split()[-2:] == ["100.00", "12.34"]
     assert next(line for line in lines if "large" in line).split()[-1] == "-"
     assert len({len(line) for line in lines}) == 1
+
+
+def test_table_prints_whatever_is_there():
+    lines = format_table({"people": {"keypoint_ap": 0.5, "hand_ap": 0.25, "num_hands": 3}})
+    rows = [line.rsplit(maxsplit=1) for line in lines.splitlines()[2:]]
+    assert rows == [["keypoint AP", "50.00"], ["hand_ap", "25.00"], ["num_hands", "3"]]
+
+
+# --- many people ---------------------------------------------------------------------------------
+
+
+def crowded_truth(seed: int) -> dict:
+    """Images with none to seven people of all sizes, crowd regions, people without keypoints."""
+    generator = np.random.default_rng(seed)
+    images, annotations = [], []
+    for image_id in range(12):  # image id 0 included
+        height, width = generator.integers(150, 400, 2).tolist()
+        images.append({"id": image_id, "file_name": "", "height": height, "width": width})
+        for _ in range(generator.integers(0, 8)):
+            w, h = generator.uniform(8, 0.7 * width), generator.uniform(8, 0.7 * height)
+            x, y = generator.uniform(0, width - w), generator.uniform(0, height - h)
+            keypoints = np.zeros((17, 3))
+            keypoints[:, 0] = x + generator.random(17) * w
+            keypoints[:, 1] = y + generator.random(17) * h
+            keypoints[:, 2] = generator.integers(0, 3, 17) * (generator.random() < 0.8)
+            polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
+            is_crowd = bool(generator.random() < 0.15)
+            if is_crowd:
+                keypoints[:] = 0
+            code = coco_mask.merge(coco_mask.frPyObjects([polygon], height, width))
+            crowd = {"size": [height, width], "counts": code["counts"].decode()}
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "iscrowd": int(is_crowd),
+                    "bbox": [x, y, w, h],
+                    "area": w * h * 0.6,
+                    "segmentation": crowd if is_crowd else [polygon],
+                    "keypoints": keypoints.ravel().tolist(),
+                    "num_keypoints": int((keypoints[:, 2] > 0).sum()),
+                }
+            )
+    categories = [{"id": 1, "name": "person"}]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def crowded_results(truth: dict, seed: int, with_masks: bool = False) -> dict[int, dict]:
+    """Up to 40 results per image: people found roughly, doubled, invented; scores with ties."""
+    generator = np.random.default_rng(seed)
+    results = {}
+    for image in truth["images"]:
+        people = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
+        count = int(generator.integers(0, 40))
+        poses, boxes = np.zeros((count, 17, 3)), np.zeros((count, 4))
+        masks = np.zeros((count, image["height"], image["width"]), dtype=bool)
+        for i in range(count):
+            x, y, w, h = 10, 10, 60, 80
+            poses[i, :, :2] = generator.random((17, 2)) * [image["width"], image["height"]]
+            if people and generator.random() < 0.7:
+                person = people[generator.integers(len(people))]
+                x, y, w, h = person["bbox"]
+                noise = generator.normal(0, 0.02 * np.sqrt(w * h), (17, 2))
+                poses[i, :, :2] = np.reshape(person["keypoints"], (17, 3))[:, :2] + noise
+            boxes[i] = np.array([x, y, x + w, y + h]) + generator.normal(0, 0.05 * w, 4)
+            x0, y0, x1, y1 = np.rint(boxes[i]).astype(int).clip(0)
+            masks[i, y0:y1, x0:x1] = True
+        results[image["id"]] = {
+            "scores": torch.tensor(generator.integers(1, 9, count) / 10).float(),
+            "labels": torch.tensor(generator.random(count) < 0.9).long(),
+            "keypoints": torch.tensor(poses).float(),
+            "boxes": torch.tensor(boxes).float(),
+        }
+        if with_masks:
+            results[image["id"]]["masks"] = torch.from_numpy(masks)
+    return results
+
+
+def ordinary_coco_figures(
+    truth: dict, records: list[dict], coco_type: str, key: str
+) -> list[float]:
+    """The first numbers that pycocotools prints for a results file."""
+    index = CocoIndex()
+    index.dataset = copy.deepcopy(truth)
+    index.createIndex()
+    kept = ("image_id", "category_id", "score", key)
+    detections = index.loadRes([{name: record[name] for name in kept} for record in records])
+    evaluation = COCOeval(index, detections, coco_type)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    stats = evaluation.stats.tolist()
+    return stats[:6] if coco_type == "keypoints" else [*stats[:3], *stats[4:6], stats[8]]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_figures_of_many_people_are_pycocotools_own(seed):
+    truth = crowded_truth(seed)
+    assert any(annotation["iscrowd"] for annotation in truth["annotations"])
+    evaluator = PeopleEvaluator(truth)
+    results = crowded_results(truth, seed + 100, with_masks=seed < 2)
+    evaluator.update(list(results), list(results.values()))
+    summary = evaluator.summarize()
+    records = json.loads(json.dumps(evaluator.predictions()))
+    assert len(records) == sum(int(result["labels"].sum()) for result in results.values())
+    kinds = {"keypoint": ("keypoints", "keypoints"), "box": ("bbox", "bbox")}
+    if seed < 2:
+        kinds["mask"] = ("segm", "segmentation")
+    figures = ("ap", "ap50", "ap75", "apm", "apl", "ar")
+    for kind, (coco_type, key) in kinds.items():
+        ours = [summary[f"{kind}_{name}"] for name in figures]
+        assert ours == ordinary_coco_figures(truth, records, coco_type, key), kind
+        assert 0 < summary[f"{kind}_ap"] < 1
+    assert ("mask_ap" in summary) == (seed < 2)
+    assert summary["num_samples"] == 12
+
+
+def test_subsets_of_images_are_judged_alone():
+    truth = crowded_truth(0)
+    results = crowded_results(truth, 1)
+    subsets = {"few": [0, 3, 5], "none": []}
+    evaluator = PeopleEvaluator(truth, subsets=subsets)
+    evaluator.update(list(results), list(results.values()))
+    summary = evaluator.summarize()
+    alone = {
+        "images": [truth["images"][i] for i in subsets["few"]],
+        "annotations": [a for a in truth["annotations"] if a["image_id"] in subsets["few"]],
+    }
+    few = PeopleEvaluator(alone)
+    few.update(subsets["few"], [results[i] for i in subsets["few"]])
+    assert summary["keypoint_ap_few"] == few.summarize()["keypoint_ap"] > 0
+    assert summary["keypoint_ap_none"] == -1
+    assert "keypoint_apm" not in summary
+
+
+def test_only_people_count():
+    truth = crowded_truth(0)
+    results = crowded_results(truth, 1)
+    people = {
+        i: {key: value[result["labels"] == 1] for key, value in result.items()}
+        for i, result in results.items()
+    }
+    summaries = []
+    for given in (results, people):
+        evaluator = PeopleEvaluator(truth)
+        evaluator.update(list(given), list(given.values()))
+        summaries.append(evaluator.summarize())
+    assert summaries[0] == summaries[1]
+    assert sum(len(r["labels"]) for r in people.values()) < sum(
+        len(r["labels"]) for r in results.values()
+    )
+
+
+def test_poses_alone_and_images_without_people():
+    truth = crowded_truth(0)
+    results = crowded_results(truth, 1)
+    poses = [{key: r[key] for key in ("scores", "labels", "keypoints")} for r in results.values()]
+    evaluator = PeopleEvaluator(truth)
+    evaluator.update(list(results), poses)
+    summary = evaluator.summarize()
+    assert "box_ap" not in summary and "mask_ap" not in summary and summary["keypoint_ap"] > 0
+    assert "bbox" not in evaluator.predictions()[0]
+
+    nobody = PeopleEvaluator({"images": truth["images"], "annotations": []})
+    nobody.update(list(results), poses)
+    assert nobody.summarize()["keypoint_ap"] == -1
+    with pytest.raises(ValueError, match="12 of 12 image entries have no results"):
+        PeopleEvaluator(truth).summarize()
+
+
+TWO_PROCESSES = """
+import sys
+sys.path.insert(0, "tests")
+from test_evaluation import crowded_results, crowded_truth
+from datasets.evaluation import PeopleEvaluator
+from util import distributed
+
+distributed.initialize("cpu")
+truth = crowded_truth(0)
+results = crowded_results(truth, 1, with_masks=True)
+alone = PeopleEvaluator(truth)
+alone.update(list(results), list(results.values()))
+share = PeopleEvaluator(truth)
+# Uneven shares, one image twice
+rank = distributed.rank()
+ids = [i for i in results if i % 3 == rank or (i % 3 == 2 and rank == 0)] + [0]
+share.update(ids, [results[i] for i in ids])
+share.synchronize()
+if distributed.is_main_process():
+    assert share.summarize() == alone.summarize()
+    assert share.predictions() == alone.predictions()
+else:
+    assert share.predictions() == []
+distributed.shutdown()
+"""
+
+
+def test_two_processes_count_every_image_once():
+    for result in run_python(["-c", TWO_PROCESSES], processes=2, timeout=400):
+        assert result.returncode == 0, result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,6 +164,23 @@ def test_collate_pads_at_the_bottom_and_right(refhuman_folder):
         assert batch.tensors[i, :, height:].eq(0).all() and batch.mask[i, :, width:].all()
 
 
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_people_of_an_image_are_told_apart(refhuman_folder, with_ids):
+    def repeat_first_person(content, split):
+        person = content["annotations"][0]
+        for annotation in content["annotations"][2:4]:
+            annotation.update({key: person[key] for key in ("bbox", "keypoints", "person_id")})
+        for image in content["images"][2:4]:
+            image["file_name"] = content["images"][0]["file_name"]
+        if not with_ids:
+            for annotation in content["annotations"]:
+                del annotation["person_id"]
+
+    data = dataset(refhuman_folder(change=repeat_first_person))
+    assert data.image_groups() == [[[0, 2, 3], [1]], [[4], [5]]]
+    assert data.has_prompts
+
+
 # --- random streams and loaders ------------------------------------------------------------------
 
 
@@ -215,6 +233,10 @@ def test_build_dataset_follows_the_configuration(refhuman_folder):
     assert len(val) == 5 and not val.training
     loader = build_loader(configuration(folder), val, rank=1, world_size=2)
     assert [[t["image_id"] for t in targets] for _, targets in loader] == [[2, 4]]
+    batches = list(build_loader(configuration(folder, eval_batch_size=3), val))
+    assert [len(targets) for _, targets in batches] == [3, 2]
+    cfg = SimpleNamespace(**{**configuration(folder).to_dict(), "eval_batch_size": None})
+    assert [len(targets) for _, targets in build_loader(cfg, val)] == [4, 1]
     with pytest.raises(ValueError, match="Unknown split 'test'"):
         build_dataset(configuration(folder), "test")
     with pytest.raises(ValueError, match="Unknown dataset 'cooc'.*Did you mean 'coco'"):

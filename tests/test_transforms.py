@@ -8,6 +8,7 @@ import torch
 from conftest import person_annotation
 from torchvision import tv_tensors
 
+from datasets.base import make_sample
 from datasets.refhuman import make_prompted_sample
 from datasets.sample import Sample
 from datasets.skeleton import COCO
@@ -298,3 +299,103 @@ def test_normalize_gives_the_target_contract():
 def test_swap_sides(caption, swapped):
     assert swap_sides(caption) == swapped
     assert swap_sides(swapped) == caption
+
+
+# --- many people ---------------------------------------------------------------------------------
+
+
+BOXES = ((4, 10, 20, 60), (50, 20, 30, 60), (90, 5, 28, 80))
+
+
+def people_sample(boxes=BOXES, with_masks: bool = True) -> Sample:
+    """Diamonds in boxes (x, y, width, height), in a noise image; areas are half the boxes'."""
+    pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    entry = {"id": 7, "height": HEIGHT, "width": WIDTH}
+    people = [person_annotation(box, 7, i) for i, box in enumerate(boxes)]
+    return make_sample(pixels, entry, people, with_masks=with_masks)
+
+
+def chain(sample: Sample, name: str) -> Sample | None:
+    generator = np.random.default_rng(0)
+    if name == "flip":
+        return horizontal_flip(sample)
+    if name == "resize":
+        return resize(sample, 45, 61)
+    if name == "crop":
+        return crop(sample, 8, 30, 60, 70, generator)
+    if name == "training":
+        return TrainingTransform([60, 90], 180, [80], (70, 90))(sample, generator)
+    return EvaluationTransform(100)(sample)
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+@pytest.mark.parametrize("name", ["flip", "resize", "crop", "training", "evaluation"])
+def test_any_number_of_people(name, with_masks):
+    for count in range(4):
+        result = chain(people_sample(BOXES[:count], with_masks), name)
+        if count == 1 and name == "crop":
+            assert result is None  # the only one is cut away
+            continue
+        height, width = result.image.shape[-2:]
+        people = len(result.target["boxes"])
+        assert people <= count and (people > 0) == (count > 0)
+        shapes = {
+            "boxes": (people, 4),
+            "keypoints": (people, 17, 2),
+            "visible": (people, 17),
+            "area": (people,),
+            "labels": (people,),
+            "masks": (people, height, width),
+        }
+        if not with_masks:
+            del shapes["masks"]
+        assert {k: tuple(result.target[k].shape) for k in shapes} == shapes
+        assert ("masks" in result.target) == with_masks
+        for key in ("boxes", "keypoints", "masks"):
+            if key in result.target:
+                assert type(result.target[key]) is type(people_sample().target[key]), key
+        finished = normalize(result).target
+        assert finished["keypoints"].shape == (people, 17, 3)
+        assert finished["boxes"].shape == (people, 4)
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_crop_drops_the_people_who_are_gone(with_masks):
+    sample = people_sample(with_masks=with_masks)
+    cropped = crop(sample, 0, 40, HEIGHT, 64, np.random.default_rng(0))
+    # The first is gone, the second whole, of the third half the width of the diamond is left.
+    assert cropped.target["boxes"].tolist() == [[10, 20, 40, 80], [50, 5, 64, 85]]
+    moved = sample.target["keypoints"][1] - torch.tensor([40, 0])
+    assert torch.equal(cropped.target["keypoints"][0], moved)
+    _, whole, halved = sample.target["area"].tolist()
+    assert cropped.target["area"].tolist() == pytest.approx([whole, halved / 2], 0.03)
+    assert crop(sample, 0, 25, HEIGHT, 20, np.random.default_rng(0)) is None
+
+
+def test_crop_without_masks_goes_by_the_box_alone():
+    # The corner of the box is inside, but nothing of the diamond: only masks can tell.
+    box = ((30, 10, 50, 70),)
+    corner = (0, 0, 14, 34)
+    assert crop(people_sample(box), *corner, np.random.default_rng(0)) is None
+    cropped = crop(people_sample(box, with_masks=False), *corner, np.random.default_rng(0))
+    assert cropped.target["boxes"].tolist() == [[30, 10, 34, 14]]
+    assert float(cropped.target["area"]) == pytest.approx(1750 * (4 * 4) / (50 * 70))
+
+
+def test_people_too_small_for_the_resize_are_dropped_where_masks_tell():
+    sample = people_sample(BOXES[:2])
+    masks = sample.target["masks"].clone()
+    masks[0] = False
+    masks[0, 40, 13] = True  # between the rows and columns that a third of the size keeps
+    sample.target["masks"] = tv_tensors.Mask(masks)
+    transform = TrainingTransform([30], 40, [90], (600, 600), flip_probability=0)
+    result = transform(sample, np.random.default_rng(0))
+    assert len(result.target["boxes"]) == len(result.target["masks"]) == 1
+
+
+def test_evaluation_resize_by_the_shorter_side():
+    wide = people_sample(())
+    assert EvaluationTransform(1333, 180)(wide).image.shape[-2:] == (180, 240)
+    assert EvaluationTransform(200, 180)(wide).image.shape[-2:] == (150, 200)
+    assert EvaluationTransform(200)(wide).image.shape[-2:] == (150, 200)
+    assert EvaluationTransform(180)(wide).image.shape[-2:] == (135, 180)

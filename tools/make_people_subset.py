@@ -16,13 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import _repository  # noqa: F401  # makes the project's modules importable
 import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from datasets.annotations import encode_segmentation
 from datasets.coco import CocoKeypoints, is_target
