@@ -24,6 +24,7 @@ from util import checkpoint
 from util.config import Config, ConfigError
 
 TINY = str(ROOT / "config" / "uniphd_tiny.py")
+WEIGHTS = ROOT / "weights" / "uniphd_tiny.safetensors"
 
 # A model that trains in a moment.
 SMALL = [
@@ -65,20 +66,35 @@ def test_flags_become_settings_and_options_win():
     assert cfg.lr_drop_epochs == [3]
 
 
-def test_the_optimizer_has_the_settings_rates(tmp_path, monkeypatch):
+def test_settings_arrive_where_they_are_used(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        main.engine, "train", lambda *arguments, **_: seen.append((arguments[3], arguments[6]))
-    )
+    monkeypatch.setattr(main.Trainer, "run", lambda trainer: seen.append(trainer))
     options = ["weight_decay=0.03", "lr=0.007", "clip_max_norm=0.7", "synthetic.val_length=2"]
-    options += ["lr_warmup_steps=9", "checkpoint_every=4", "eval_every=6", "log_every=8"]
-    arguments = ["--output_dir", str(tmp_path), "--device", "cpu", "--options", *options]
-    assert main.main(arguments) == 0
-    optimizer, training = seen[0]
-    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.03}
-    assert 0.007 in {group["lr"] for group in optimizer.param_groups}
-    assert (training.clip_max_norm, training.schedule.warmup_steps) == (0.7, 9)
-    assert (training.checkpoint_every, training.eval_every, training.log_every) == (4, 6, 8)
+    options += ["lr_warmup_steps=9", "lr_drop_epochs=3,5", "checkpoint_every=4", "eval_every=6"]
+    options += ["log_every=8", "epochs=11", "seed=12", "amp=False", "prompt_probabilities.text=0.9"]
+    arguments = ["--output_dir", str(tmp_path), "--device", "cpu", "--start_epoch", "2"]
+    arguments += ["--note", "hello", "--save_images", "3", "--save_predictions"]
+    assert main.main([*arguments, "--eval_trigger", "point", "--options", *options]) == 0
+    (trainer,) = seen
+    optimization, evaluation = trainer.optimization, trainer.evaluation
+    assert {g["weight_decay"] for g in optimization.optimizer.param_groups} == {0.03}
+    assert 0.007 in {group["lr"] for group in optimization.optimizer.param_groups}
+    assert (optimization.clip_max_norm, optimization.amp_dtype) == (0.7, None)
+    schedule = optimization.schedule
+    assert (schedule.warmup_steps, schedule.drop_epochs) == (9, (3, 5))
+    assert (trainer.checkpoint_every, trainer.eval_every, trainer.log_every) == (4, 6, 8)
+    assert (trainer.epochs, trainer.seed, trainer.note) == (11, 12, "hello")
+    assert (trainer.prompts.seed, trainer.prompts.probabilities["text"]) == (12, 0.9)
+    assert (evaluation.prompts, evaluation.num_images) == (("point",), 3)
+    assert evaluation.save_predictions and evaluation.amp_dtype is None
+
+
+def test_amp_is_for_training_and_evaluation(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(main.Trainer, "run", lambda trainer: seen.append(trainer))
+    arguments = ["--output_dir", str(tmp_path), "--device", "cpu", "--amp"]
+    assert main.main([*arguments, "--options", "synthetic.val_length=2"]) == 0
+    assert seen[0].optimization.amp_dtype == seen[0].evaluation.amp_dtype == torch.bfloat16
 
 
 def test_without_flags_the_configuration_file_decides():
@@ -131,11 +147,39 @@ def test_the_settings_of_a_run_start_another(tmp_path):
         )
 
 
-def test_triggers():
-    assert main.prompt_kinds("all") == ["text", "point", "scribble"]
-    assert main.prompt_kinds("point") == ["point"]
-    with pytest.raises(argparse.ArgumentTypeError, match="unknown trigger 'words'; expected text"):
-        main.prompt_kinds("text,words")
+def test_options_win_over_train_trigger():
+    option = "prompt_probabilities.point=0.5"
+    limited = settings("--train_trigger", "text", "--options", option).prompt_probabilities
+    assert (limited.scribble, limited.point) == (0.0, 0.5)
+
+
+def test_triggers(capsys):
+    parser = main.build_parser()
+    assert parser.parse_args(["--eval_trigger", "all"]).eval_trigger == [
+        "text",
+        "point",
+        "scribble",
+    ]
+    assert parser.parse_args(["--train_trigger", "point"]).train_trigger == ["point"]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--train_trigger", "text,words"])
+    assert "unknown kind of prompt 'words'; expected text" in capsys.readouterr().err
+
+
+def test_both_spellings_of_save_images():
+    for flag in ("--save_images", "--save_pictures"):
+        assert main.build_parser().parse_args([flag, "3"]).save_images == 3
+
+
+@pytest.mark.parametrize("further", [[], ["--amp"], ["--eval", "--resume", "X"]])
+def test_the_published_command_of_group_pose_is_understood(further):
+    command = "-c config/grouppose.py --backbone resnet50 --coco_path D"
+    command += " --options num_body_points=14 epochs=80 lr_drop=70 --dataset_file=crowdpose"
+    arguments = main.build_parser().parse_args([*command.split(), *further])
+    assert (arguments.config_file, arguments.backbone) == ("config/grouppose.py", "resnet50")
+    assert (arguments.coco_path, arguments.dataset_file) == ("D", "crowdpose")
+    assert arguments.options == {"num_body_points": 14, "epochs": 80, "lr_drop": 70}
+    assert (arguments.amp, arguments.eval) == ("--amp" in further, "--eval" in further)
 
 
 @pytest.mark.parametrize("flag", ["--local_rank", "--local-rank"])
@@ -291,6 +335,43 @@ def test_predict_writes_image_and_numbers(trained, tmp_path):
     assert predict.main([*arguments, "--point", "500,20"]) == 2  # outside the image
 
 
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_used_output_folder_is_not_used_again_unless_told(trained, tmp_path, capsys):
+    common, output = trained
+    for name in ("checkpoint.pth", "checkpoint_best.pth", "log.txt", "config.py"):
+        shutil.copy(output / name, tmp_path)
+    before = files_of(tmp_path)
+    arguments = [*common, "--output_dir", str(tmp_path)]
+    options = ["--options", *SMALL, "eval_prompts=scribble"]
+    assert main.main([*arguments, *options]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path} holds a training already (checkpoint.pth, checkpoint_best.pth" in error
+    assert "--overwrite" in error and "--resume auto" in error
+    # The new run fails before it has anything to save.
+    assert main.main([*arguments, "--overwrite", *options, "within_type=star"]) == 2
+    assert files_of(tmp_path) == before
+    assert main.main([*arguments, "--eval", *options]) == 0
+    assert {path: files_of(tmp_path)[path] for path in before} == before
+
+    assert main.main([*arguments, "--overwrite", *options, "lr=0.003"]) == 0
+    assert checkpoint.load(tmp_path / "checkpoint.pth")["config"]["lr"] == 0.003
+    assert Config.fromfile(tmp_path / "config.py").lr == 0.003
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 1
+
+
+def test_a_loss_that_is_not_finite_ends_with_status_1_and_one_message(trained, tmp_path, capsys):
+    common, _ = trained
+    arguments = [*common, "--output_dir", str(tmp_path), "--options", *SMALL, "lr=1e30"]
+    assert main.main([*arguments, "clip_max_norm=0", "amp=False", "batch_size=1"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1 and "Traceback" not in error
+    assert "Non-finite loss in epoch 0" in error and "lower learning rate" in error
+    assert not (tmp_path / "checkpoint.pth").exists()
+
+
 # --- errors --------------------------------------------------------------------------------------
 
 
@@ -306,8 +387,13 @@ def test_predict_writes_image_and_numbers(trained, tmp_path):
         (["--within_type", "star"], "star"),
         (["--resume", "/nowhere.pth"], "/nowhere.pth: no such checkpoint file"),
         (["--resume", "a.pth", "--pretrain_model_path", "b.pth"], "both name the weights"),
-        (["--options", "eval_triggers=words"], "words"),
+        (["--options", "eval_prompts=words"], "words"),
         (["--train_trigger", "text", "--options", "prompt_probabilities.text=0"], "all zero"),
+        (["--options", "eval_prompts=[]"], "eval_prompts is empty"),
+        (["--options", "epochs=0"], "nothing to train: 0 epochs"),
+        (["--start_epoch", "999"], "starting with number 999"),
+        (["--resume", str(WEIGHTS), "--overwrite"], "--resume continues what --overwrite would"),
+        (["--resume", str(WEIGHTS)], "--pretrain_model_path"),
     ],
 )
 def test_user_errors_end_with_one_message(arguments, message, tmp_path, capsys):
