@@ -177,8 +177,12 @@ def read_config(arguments: argparse.Namespace) -> Config:
     return cfg
 
 
-def read_start(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, bool]:
+def read_start(arguments: argparse.Namespace, model: str) -> tuple[dict[str, Any] | None, bool]:
     """The checkpoint to start from, and whether its training goes on.
+
+    Args:
+        arguments: of the command line.
+        model: whose checkpoint it has to be.
 
     Raises:
         UserError: flags that contradict each other, or see `util.checkpoint.load`.
@@ -193,30 +197,10 @@ def read_start(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, bo
             raise UserError("--resume and --pretrain_model_path both name the weights; use one.")
         if arguments.overwrite and not arguments.eval:
             raise UserError("--resume continues what --overwrite would replace; use one.")
-        return checkpoint.load(path), not arguments.eval
+        return checkpoint.load(path, model), not arguments.eval
     if arguments.pretrain_model_path:
-        return checkpoint.load(arguments.pretrain_model_path), False
+        return checkpoint.load(arguments.pretrain_model_path, model), False
     return None, False
-
-
-def build_with_weights(
-    cfg: Config, start: dict[str, Any] | None, ignore: Sequence[str]
-) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Model, criterion and postprocessor, with the weights of a checkpoint where there is one.
-
-    Parts that the checkpoint fills need no ImageNet or RoBERTa file.
-    """
-    if start is None:
-        return build_model(cfg)
-    left_out = [name for name in start["model"] if any(part in name for part in ignore)]
-    cfg = Config(cfg)
-    if not any(name.startswith("backbone.") for name in left_out):
-        cfg.backbone_pretrained = None
-    if not any(name.startswith("prompt_encoder.text_backbone.") for name in left_out):
-        cfg.text_encoder_pretrained = False
-    model, criterion, postprocessor = build_model(cfg)
-    checkpoint.load_weights(model, start["model"], ignore)
-    return model, criterion, postprocessor
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -228,7 +212,7 @@ def run(arguments: argparse.Namespace) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     setup(output_dir / "info.txt" if arguments.save_log else None)
 
-    start, resumes = read_start(arguments)
+    start, resumes = read_start(arguments, cfg.model)
     folder = None
     if not arguments.eval:
         folder = RunFolder(
@@ -243,7 +227,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     torch.manual_seed(cfg.seed)
     ignore = [] if resumes else arguments.finetune_ignore
-    model, criterion, postprocessor = build_with_weights(cfg, start, ignore)
+    weights = None if start is None else start["model"]
+    model, criterion, postprocessor = build_model(cfg, weights, ignore)
     model, criterion = model.to(device), criterion.to(device)
     logger.info(
         "%s with %s parameters on %s, %d process(es)%s",

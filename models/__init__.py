@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # `import models` alone costs nothing: models/uniphd/ops needs only PyTorch
-    from torch import nn
+    from torch import Tensor, nn
 
     from util.config import Config
 
@@ -19,18 +20,44 @@ BUILDERS = {
     "grouppose": "models.grouppose.build",
 }
 
+# Names of parameters that begin so are of pretrained parts, where a model has them.
+BACKBONE = "backbone."
+TEXT_ENCODER = "prompt_encoder.text_backbone."
 
-def build_model(cfg: Config) -> tuple[nn.Module, nn.Module, nn.Module]:
+
+def build_model(
+    cfg: Config, weights: Mapping[str, Tensor] | None = None, ignore: Sequence[str] = ()
+) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Model, criterion and postprocessor of a configuration (config/uniphd.py lists its keys).
 
     Only the libraries of the chosen model are imported.
 
+    Args:
+        cfg: the settings.
+        weights: of a checkpoint, by our names; parts that they fill need no ImageNet or RoBERTa
+            file.
+        ignore: parts of names of weights to leave out.
+
     Raises:
-        UserError: settings do not go together, or have values that the model cannot have.
+        UserError: settings do not go together, have values that the model cannot have, or the
+            weights do not fit.
         OSError: the text encoder or the backbone's file is not there.
     """
     cfg.check()
-    return import_module(BUILDERS[cfg.model]).build(cfg)
+    build = import_module(BUILDERS[cfg.model]).build
+    if weights is None:
+        return build(cfg)
+    from util.checkpoint import load_weights
+
+    left_out = [name for name in weights if any(part in name for part in ignore)]
+    cfg = cfg.deepcopy()
+    if not any(name.startswith(BACKBONE) for name in left_out):
+        cfg.backbone_pretrained = None
+    if not any(name.startswith(TEXT_ENCODER) for name in left_out):
+        cfg.text_encoder_pretrained = False
+    model, criterion, postprocessor = build(cfg)
+    load_weights(model, weights, ignore)
+    return model, criterion, postprocessor
 
 
 def build_parameter_groups(model: nn.Module, cfg: Config) -> list[dict]:
@@ -43,8 +70,8 @@ def build_parameter_groups(model: nn.Module, cfg: Config) -> list[dict]:
         One dict per group: `name`, `params`, `lr`.
     """
     rates = {
-        "backbone.": ("backbone", cfg.lr_backbone),
-        "prompt_encoder.text_backbone.": ("text_encoder", cfg.lr_text_encoder),
+        BACKBONE: ("backbone", cfg.lr_backbone),
+        TEXT_ENCODER: ("text_encoder", cfg.lr_text_encoder),
     }
     groups: dict[str, dict] = {}
     for name, parameter in model.named_parameters():

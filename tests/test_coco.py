@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import make_people_subset
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,6 @@ from datasets.coco import CocoKeypoints
 from datasets.evaluation import PeopleEvaluator
 from datasets.skeleton import COCO
 from datasets.transforms import EvaluationTransform, keep_size
-from tools import make_people_subset
 from util.config import Config
 from util.errors import MissingFileError, UserError
 

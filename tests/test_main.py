@@ -293,7 +293,7 @@ def test_fine_tuning_leaves_out_what_it_is_told_to(trained, tmp_path):
     cfg = Config.fromfile(output / "config.py")
     start = checkpoint.load(output / "checkpoint.pth")
     torch.manual_seed(9)
-    model, _, _ = main.build_with_weights(cfg, start, ["heads.class_heads"])
+    model, _, _ = build_model(cfg, start["model"], ["heads.class_heads"])
     torch.manual_seed(9)
     fresh, _, _ = build_model(cfg)
     for name, value in model.state_dict().items():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import make_synthetic
 import numpy as np
 import pytest
 import torch
@@ -31,7 +32,6 @@ from datasets.synthetic import (
 from datasets.synthetic_captions import HELD_OUT_COMBINATIONS
 from datasets.synthetic_people import COLOURS, ScenePerson
 from datasets.transforms import EvaluationTransform, swap_sides
-from tools import make_synthetic
 from util.command_line import run_program
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import sys
 
+import contact_sheet
+import export_checkpoint
+import make_subset
 import numpy as np
+import plot_log
+import probe_text
 import pytest
 import torch
 from PIL import Image
 from small_models import REPOSITORY, small_model
-
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-import contact_sheet
-import export_checkpoint
-import make_subset
-import plot_log
-import probe_text
 
 from datasets.refhuman import RefHuman
 from datasets.synthetic import SyntheticRefHuman

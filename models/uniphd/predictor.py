@@ -93,10 +93,7 @@ class Predictor:
             cfg = Config.from_stored(payload["config"], source=path)
         else:
             cfg = Config.fromfile(DECLARATIONS)
-        # The checkpoint has all weights: nothing else is to be read.
-        cfg.merge_from_dict({"text_encoder_pretrained": False, "backbone_pretrained": None})
-        model, _, postprocessor = build_model(cfg)
-        checkpoint.load_weights(model, payload["model"])
+        model, _, postprocessor = build_model(cfg, payload["model"])
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(
