@@ -74,7 +74,7 @@ SMALL = [
     "hidden_dim=64", "num_heads=4", "feedforward_dim=32", "encoder_layers=1", "decoder_layers=2",
     "num_groups=4", "backbone_options.embed_dim=8", "backbone_options.num_heads=1,1,2,2",
     "eval_max_side=64", "batch_size=3", "eval_batch_size=2", "num_workers=0", "lr_warmup_steps=0",
-    "epochs=1", "dataset=refhuman",
+    "epochs=1", "dataset=refhuman", "prompts_per_image=1",
 ]  # fmt: skip
 
 
