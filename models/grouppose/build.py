@@ -5,7 +5,6 @@ from __future__ import annotations
 from datasets.skeleton import get_skeleton
 from models.grouppose.decoder import GroupPoseDecoderLayer
 from models.grouppose.grouppose import GroupPose
-from models.grouppose.postprocess import GroupPosePostProcess
 from models.layers.group_decoder import GroupDecoder
 from models.layers.input_projection import InputProjection
 from models.parts import (
@@ -16,13 +15,14 @@ from models.parts import (
     matcher_of,
 )
 from models.uniphd.criterion import SHARED_LOSSES, Criterion
+from models.uniphd.postprocess import PostProcess
 from models.uniphd.query_init import QueryInitializer
 from util.config import Config
 
 COSTS = ("ce", "keypoints", "oks")
 
 
-def build(cfg: Config) -> tuple[GroupPose, Criterion, GroupPosePostProcess]:
+def build(cfg: Config) -> tuple[GroupPose, Criterion, PostProcess]:
     """Model, criterion and postprocessor (config/grouppose.py lists what differs from UniPHD).
 
     Raises:
@@ -49,4 +49,5 @@ def build(cfg: Config) -> tuple[GroupPose, Criterion, GroupPosePostProcess]:
         embed_dim=cfg.hidden_dim,
     )
     criterion = criterion_of(cfg, skeleton, SHARED_LOSSES)
-    return model, criterion, GroupPosePostProcess(cfg.num_results or cfg.num_groups)
+    results = cfg.num_results or cfg.num_groups
+    return model, criterion, PostProcess(results, labels_by_class=True)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models.layers.attention import multi_head_attention
 from models.layers.encoder import EncoderMemory
-from models.layers.group_decoder import GroupDecoderLayer, attend_across
+from models.layers.group_decoder import GroupDecoderLayer, attend_across, attend_to_image
 from models.layers.mlp import FeedForward
 from models.uniphd.ops.ms_deform_attn import MSDeformAttn
 
@@ -57,12 +57,5 @@ class GroupPoseDecoderLayer(GroupDecoderLayer):
         across = attend_across(self.across_attention, queries)
         queries = self.across_norm(queries + self.dropout(across))
         queries = queries + positions
-        attended = self.cross_attention(
-            queries.flatten(1, 2),
-            references.flatten(1, 2),
-            memory.tokens,
-            memory.layout.spatial_shapes,
-            memory.layout.level_start_index,
-            memory.layout.padding_mask,
-        ).view_as(queries)
+        attended = attend_to_image(self.cross_attention, queries, references, memory)
         return self.feed_forward(self.cross_norm(queries + self.dropout(attended)))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from models.layers.encoder import EncoderMemory
 from models.layers.mlp import MLP, zero_last_layer
 from models.layers.position_encoding import encode_points
+from models.uniphd.ops.ms_deform_attn import MSDeformAttn
 from util.keypoint_ops import inverse_sigmoid
 
 
@@ -177,3 +178,27 @@ def attend_across(attention: nn.MultiheadAttention, queries: Tensor) -> Tensor:
     flat = by_type.flatten(0, 1)
     attended, _ = attention(flat, flat, flat, need_weights=False)
     return attended.view_as(by_type).transpose(1, 2)
+
+
+def attend_to_image(
+    attention: MSDeformAttn, queries: Tensor, references: Tensor, memory: EncoderMemory
+) -> Tensor:
+    """Deformable attention of every query to the image, around its reference.
+
+    Args:
+        attention: over the levels of the memory.
+        queries: [B, n, K + 1, D].
+        references: [B, n, K + 1, L, 2] (x, y) in [0, 1] of the padded map of each level.
+        memory: encoded tokens.
+
+    Returns:
+        [B, n, K + 1, D].
+    """
+    return attention(
+        queries.flatten(1, 2),
+        references.flatten(1, 2),
+        memory.tokens,
+        memory.layout.spatial_shapes,
+        memory.layout.level_start_index,
+        memory.layout.padding_mask,
+    ).view_as(queries)

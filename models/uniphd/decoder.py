@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.layers.attention import multi_head_attention
 from models.layers.encoder import EncoderMemory
-from models.layers.group_decoder import GroupDecoderLayer, attend_across
+from models.layers.group_decoder import GroupDecoderLayer, attend_across, attend_to_image
 from models.layers.mlp import FeedForward
 from models.uniphd.ops.ms_deform_attn import MSDeformAttn
 from util.errors import UserError
@@ -105,14 +105,7 @@ class PoseCentricDecoderLayer(GroupDecoderLayer):
         across = attend_across(self.across_attention, queries)
         queries = self.across_norm(queries + self.dropout(across))
         queries = queries + positions
-        attended = self.cross_attention(
-            queries.flatten(1, 2),
-            references.flatten(1, 2),
-            memory.tokens,
-            memory.layout.spatial_shapes,
-            memory.layout.level_start_index,
-            memory.layout.padding_mask,
-        ).view_as(queries)
+        attended = attend_to_image(self.cross_attention, queries, references, memory)
         queries = self.cross_feed_forward(self.cross_norm(queries + self.dropout(attended)))
         queries = queries + positions
         within = self.within_attention(queries.flatten(0, 1)).view_as(queries)

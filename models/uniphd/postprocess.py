@@ -19,11 +19,14 @@ class PostProcess(nn.Module):
 
     Args:
         num_results: how many pairs are kept; at most 2n.
+        labels_by_class: a pair's label is its class, 1 for a person, as Group Pose has it; False:
+            every pair is a person, as the published UniPHD has it.
     """
 
-    def __init__(self, num_results: int) -> None:
+    def __init__(self, num_results: int, labels_by_class: bool = False) -> None:
         super().__init__()
         self.num_results = num_results
+        self.labels_by_class = labels_by_class
 
     @torch.no_grad()
     def forward(
@@ -32,29 +35,27 @@ class PostProcess(nn.Module):
         """Results of every image, best first.
 
         Args:
-            outputs: of `UniPHD`, without targets.
+            outputs: of a model, without targets.
             target_sizes: [B, 2] original (height, width).
             image_sizes: [B, 2] unpadded (height, width) that the model saw.
 
         Returns:
-            Per image `scores` [r], `labels` [r] (all 1), `boxes` [r, 4] (left, top, right,
-            bottom), `keypoints` [r, K, 3] (x, y, confidence), and with a mask head `masks`
-            [r, h, w] bool; pixels of the original image.
+            Per image `scores` [r], `labels` [r] (1: person), `keypoints` [r, K, 3] (x, y,
+            confidence), and where the model has them `boxes` [r, 4] (left, top, right, bottom) and
+            `masks` [r, h, w] bool; pixels of the original image.
         """
-        scores, groups, _ = best_pairs(outputs["pred_logits"], self.num_results)
+        scores, groups, classes = best_pairs(outputs["pred_logits"], self.num_results)
         scale = target_sizes.flip(-1).to(scores)  # [B, 2] (width, height)
-        boxes = box_cxcywh_to_xyxy(outputs["pred_boxes"].float())
-        boxes = boxes.take_along_dim(groups[..., None], dim=1) * scale.repeat(1, 2)[:, None]
-        keypoints = keypoints_in_pixels(outputs["pred_keypoints"], groups, target_sizes)
-        results = [
-            {
-                "scores": scores[i],
-                "labels": torch.ones_like(groups[i]),
-                "boxes": boxes[i],
-                "keypoints": keypoints[i],
-            }
-            for i in range(len(scores))
-        ]
+        values = {
+            "scores": scores,
+            "labels": classes if self.labels_by_class else torch.ones_like(classes),
+            "keypoints": pixel_keypoints(outputs["pred_keypoints"], groups, scale),
+        }
+        if "pred_boxes" in outputs:
+            boxes = box_cxcywh_to_xyxy(outputs["pred_boxes"].float())
+            boxes = boxes.take_along_dim(groups[..., None], dim=1)
+            values["boxes"] = boxes * scale.repeat(1, 2)[:, None]
+        results = [{name: value[i] for name, value in values.items()} for i in range(len(scores))]
         if "pred_masks" in outputs:
             sizes = zip(image_sizes.tolist(), target_sizes.tolist(), strict=True)
             for i, (image_size, target_size) in enumerate(sizes):
@@ -78,19 +79,19 @@ def best_pairs(logits: Tensor, num_results: int) -> tuple[Tensor, Tensor, Tensor
     return scores, torch.div(order, 2, rounding_mode="floor"), order % 2
 
 
-def keypoints_in_pixels(keypoints: Tensor, groups: Tensor, target_sizes: Tensor) -> Tensor:
+def pixel_keypoints(keypoints: Tensor, groups: Tensor, scale: Tensor) -> Tensor:
     """Keypoints of the chosen groups, with the published constant confidence.
 
     Args:
         keypoints: [B, n, K, 2] (x, y) in [0, 1].
         groups: [B, r].
-        target_sizes: [B, 2] original (height, width).
+        scale: [B, 2] original (width, height).
 
     Returns:
         [B, r, K, 3] (x, y, confidence) in pixels of the original images.
     """
     keypoints = keypoints.float().take_along_dim(groups[..., None, None], dim=1)
-    keypoints = keypoints * target_sizes.flip(-1).to(keypoints)[:, None, None]
+    keypoints = keypoints * scale[:, None, None]
     confidence = torch.full_like(keypoints[..., :1], KEYPOINT_CONFIDENCE)
     return torch.cat([keypoints, confidence], dim=-1)
 
