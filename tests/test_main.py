@@ -36,6 +36,7 @@ SMALL = [
     "backbone_options.num_heads=1,1,2,2",
     "eval_max_side=64",
     "batch_size=3",
+    "prompts_per_image=1",
     "eval_batch_size=2",
     "num_workers=0",
     "lr_warmup_steps=0",
