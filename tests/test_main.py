@@ -267,7 +267,7 @@ def test_predict_writes_image_and_numbers(trained, tmp_path):
         (["--options", "learning_rate=1"], "Unknown setting 'learning_rate'"),
         (["--options", "epoch=1"], "Did you mean 'epochs'?"),
         (["--coco_path", "/nowhere", "--dataset_file", "refhuman"], "/nowhere"),
-        (["--dataset_file", "coco"], "Unknown dataset 'coco'"),
+        (["--dataset_file", "cooc"], "Unknown dataset 'cooc'"),
         (["--backbone", "swin_X"], "swin_X"),
         (["--within_type", "star"], "star"),
         (["--resume", "/nowhere.pth"], "/nowhere.pth: no such checkpoint file"),
