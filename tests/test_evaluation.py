@@ -543,3 +543,12 @@ distributed.shutdown()
 def test_two_processes_count_every_image_once():
     for result in run_python(["-c", TWO_PROCESSES], processes=2, timeout=400):
         assert result.returncode == 0, result.stderr
+
+
+def test_results_without_labels_are_all_people():
+    image, annotation = truth_entry(1)
+    result = result_of((0.9, (20, 10, 80, 80), annotation))
+    del result["labels"]
+    evaluator = ReferringEvaluator(ground_truth((image, annotation)))
+    evaluator.update([1], [result])
+    assert evaluator.summarize()["keypoint_ap"] == pytest.approx(1.0)

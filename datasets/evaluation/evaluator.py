@@ -52,8 +52,9 @@ class Evaluator(ABC):
         Args:
             image_ids: of the B samples.
             results: B dicts of the postprocessor, in pixels of the original image: scores [n],
-                labels [n] (only 1, a person, counts), keypoints [n, K, 3] (x, y, confidence) and,
-                where the model makes them, boxes [n, 4] xyxy and masks [n, height, width] bool.
+                keypoints [n, K, 3] (x, y, confidence) and, where the model makes them, boxes
+                [n, 4] xyxy, masks [n, height, width] bool, and labels [n] (only 1, a person,
+                counts; without labels all are people).
 
         Raises:
             ValueError: an unknown image id, or results that do not fit it.
@@ -139,7 +140,9 @@ class Evaluator(ABC):
                     f"Image id {image_id}: result {key!r} has shape {tuple(result[key].shape)}, "
                     f"expected {shape}."
                 )
-        people = (result["labels"] == PERSON).nonzero()[:, 0]
+        people = torch.arange(count)
+        if "labels" in result:
+            people = (result["labels"] == PERSON).nonzero()[:, 0]
         compressed: dict[str, Any] = {
             key: result[key][people].detach().float().cpu().numpy()
             for key in ("scores", "boxes", "keypoints")
