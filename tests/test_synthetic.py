@@ -17,7 +17,6 @@ import torch
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
-from datasets import synthetic_captions, synthetic_drawing
 from datasets.refhuman import PromptedPersonDataset, RefHuman, collate, pair_entries
 from datasets.skeleton import COCO
 from datasets.synthetic import (
@@ -27,8 +26,10 @@ from datasets.synthetic import (
     mask_to_rle,
     scene_pairs,
 )
-from datasets.synthetic_captions import HELD_OUT_COMBINATIONS
-from datasets.synthetic_people import COLOURS, ScenePerson
+from datasets.synthetic import captions as synthetic_captions
+from datasets.synthetic import painter as synthetic_drawing
+from datasets.synthetic.captions import HELD_OUT_COMBINATIONS
+from datasets.synthetic.people import COLOURS, ScenePerson
 from datasets.transforms import EvaluationTransform, swap_sides
 from tools import make_synthetic
 from util.command_line import run_program

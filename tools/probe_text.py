@@ -29,8 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets import build_dataset
 from datasets.evaluation import Evaluator, format_table
 from datasets.refhuman import collate
-from datasets.synthetic import SyntheticRefHuman
-from datasets.synthetic_captions import KINDS
+from datasets.synthetic import KINDS, SyntheticRefHuman
 from models.uniphd.predictor import Predictor
 from models.uniphd.prompt_encoder import TextPrompt
 from util import checkpoint

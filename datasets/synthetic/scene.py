@@ -4,8 +4,8 @@
 to captions and scribbles.  `SyntheticRefHuman` is the data set over it, in RefHuman's own form, one
 fresh image per sample and epoch; `tools/make_synthetic.py` writes scenes to a RefHuman folder.
 
-Who the people are is in `datasets/synthetic_people.py`, how they are drawn in
-`datasets/synthetic_drawing.py`, what is said about them in `datasets/synthetic_captions.py`.
+Who the people are is in `datasets/synthetic/people.py`, how they are drawn in
+`datasets/synthetic/painter.py`, what is said about them in `datasets/synthetic/captions.py`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from datasets import synthetic_drawing as drawing
 from datasets.refhuman import PromptedPersonDataset
 from datasets.sample import Sample
 from datasets.scribble import draw_scribble
 from datasets.skeleton import COCO, Skeleton
-from datasets.synthetic_captions import KINDS, Caption, Describer
-from datasets.synthetic_people import (
+from datasets.synthetic import painter as drawing
+from datasets.synthetic.captions import KINDS, Caption, Describer
+from datasets.synthetic.people import (
     COLOURS,
     Appearance,
     Pose,
@@ -115,7 +115,7 @@ class SceneGenerator:
     Args:
         seed: not negative.
         split: "train" or "val": different scenes, and captions of "train" leave out
-            `synthetic_captions.HELD_OUT_COMBINATIONS`.
+            `captions.HELD_OUT_COMBINATIONS`.
         image_size: (height, width) in pixels; each a number, or a pair (lowest, highest).
         num_people: (fewest, most) in a scene.  People of whom hardly anything could be seen are
             left out, so crowded scenes may have fewer.
@@ -124,7 +124,7 @@ class SceneGenerator:
             images, short captions.  With 1: cluttered backgrounds, things in front, people who
             hide each other and share colours, all actions, backs and profiles, children, light,
             blur and noise, and captions with paraphrases, relations and several claims.
-        caption_kinds: restricts captions to these of `synthetic_captions.KINDS`; None: all that
+        caption_kinds: restricts captions to these of `captions.KINDS`; None: all that
             the difficulty has.
         min_area: people smaller than this share of the image are in it, but no prompt means them.
 

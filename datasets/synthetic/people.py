@@ -1,8 +1,8 @@
 """Who the people of the synthetic data set are: looks, poses and the geometry of their bodies.
 
 Nothing is drawn here.  `draw_appearance` and `draw_pose` decide what a person looks like and does,
-`build_body` turns a pose into points in space; `datasets/synthetic_drawing.py` draws them and
-`datasets/synthetic_captions.py` talks about them.
+`build_body` turns a pose into points in space; `datasets/synthetic/painter.py` draws them and
+`datasets/synthetic/captions.py` talks about them.
 
 Body frame: x to the person's own left, y up, z to the front, unit = the person's standing height.
 Camera frame: x to the viewer's right, y down, z towards the viewer, same unit.
@@ -606,7 +606,7 @@ class ScenePerson:
         box: (x, y, width, height) of the mask in pixels.
         area: pixels of the mask.
         visible_fraction: area / pixels of the person if nobody and nothing stood in front.
-        part_pixels: [16] visible pixels by part; see datasets/synthetic_drawing.py.
+        part_pixels: [16] visible pixels by part; see datasets/synthetic/painter.py.
     """
 
     index: int

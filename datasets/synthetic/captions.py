@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets import synthetic_drawing as drawing
-from datasets.synthetic_people import BOYS, GIRLS, MEN, TOPS, WOMEN, ScenePerson, pick
+from datasets.synthetic import painter as drawing
+from datasets.synthetic.people import BOYS, GIRLS, MEN, TOPS, WOMEN, ScenePerson, pick
 
 KINDS = ("appearance", "action", "position", "relation", "mixed")
 """What a caption mainly speaks of; "mixed" joins two or three of the others."""

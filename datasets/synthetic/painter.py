@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from datasets.synthetic_people import COLOURS, Appearance, Body, Item, Pose, Rgb, pick, vary_colour
+from datasets.synthetic.people import COLOURS, Appearance, Body, Item, Pose, Rgb, pick, vary_colour
 
 # Parts of a person in the label map: a pixel of person i (from 0) holds 16 * (i + 1) + part.
 # What belongs to nobody is 0.
