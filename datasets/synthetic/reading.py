@@ -13,6 +13,9 @@ from datasets.synthetic.painter import Figure, head_points
 from datasets.synthetic.people import ScenePerson
 from datasets.synthetic.staging import Draft
 
+KEYPOINT_DECIMALS = 2
+"""Of keypoints in an annotation."""
+
 
 def count_pixels(label_map: np.ndarray, index: int) -> int:
     """Pixels of the map [h, w] that show person `index`."""
@@ -49,7 +52,7 @@ def read_people(
                 pose=draft.pose,
                 scale=draft.scale,
                 foot=draft.foot,
-                keypoints=_read_keypoints(figure, label_map),
+                keypoints=read_keypoints(figure, label_map),
                 mask=mask,
                 box=(x, y, w, h),
                 area=area,
@@ -60,8 +63,11 @@ def read_people(
     return people
 
 
-def _read_keypoints(figure: Figure, label_map: np.ndarray) -> np.ndarray:
-    """Keypoints [17, 3] of a person; see `ScenePerson`."""
+def read_keypoints(figure: Figure, label_map: np.ndarray) -> np.ndarray:
+    """Keypoints [17, 3] of a person; see `ScenePerson`.
+
+    What is visible is decided where the annotation puts the keypoint, with its two decimals.
+    """
     height, width = label_map.shape
     on_head = head_points(figure)
     keypoints = np.zeros((COCO.num_keypoints, 3), dtype=np.float32)
@@ -75,12 +81,12 @@ def _read_keypoints(figure: Figure, label_map: np.ndarray) -> np.ndarray:
         # Ears stick out and can be guessed at; the face of a turned head cannot.
         if towards < (-0.85 if is_ear else -0.25):
             continue
-        x, y = float(point[0]), float(point[1])
-        column, row = round(x), round(y)  # pixel i has the coordinate i
-        if not (0 <= column < width and 0 <= row < height):
+        if not (0 <= round(point[0]) < width and 0 <= round(point[1]) < height):
             continue
+        inside = np.clip(point[:2], 0, (width - 1, height - 1)).astype(np.float32)
+        x, y = (round(value, KEYPOINT_DECIMALS) for value in inside.tolist())
+        column, row = round(x), round(y)  # pixel i has the coordinate i
         own_labels = [figure.label(part) for part in labels.PARTS_OF_KEYPOINT[name]]
         visible = label_map[row, column] in own_labels and towards >= (-0.5 if is_ear else 0.0)
-        inside = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
-        keypoints[k] = *inside, 2 if visible else 1
+        keypoints[k] = x, y, 2 if visible else 1
     return keypoints

@@ -7,6 +7,7 @@ from typing import Any
 from datasets.skeleton import COCO
 from datasets.synthetic.captions import Caption
 from datasets.synthetic.people import ScenePerson
+from datasets.synthetic.reading import KEYPOINT_DECIMALS
 from datasets.synthetic.scene import Scene
 from datasets.synthetic.segmentation import mask_to_polygons, mask_to_rle
 
@@ -43,6 +44,8 @@ def annotation(scene: Scene, index: int, entry_id: int, *, polygons: bool = True
         index: of the person.
         entry_id: id of the image entry and of the annotation.
         polygons: True for polygons, as RefHuman has them, False for an RLE, which is quicker.
+            Both decode to exactly the person's mask, which holds all scribbles and all keypoints
+            of visibility 2.
     """
     person = scene.people[index]
     return {
@@ -69,5 +72,5 @@ def people_entries(scene: Scene, file_name: str) -> list[dict[str, Any]]:
 def _shape_entry(person: ScenePerson) -> dict[str, Any]:
     keypoints: list[float] = []
     for x, y, visibility in person.keypoints.tolist():
-        keypoints += [round(x, 2), round(y, 2), int(visibility)]
+        keypoints += [round(x, KEYPOINT_DECIMALS), round(y, KEYPOINT_DECIMALS), int(visibility)]
     return {"bbox": list(person.box), "area": person.area, "keypoints": keypoints}

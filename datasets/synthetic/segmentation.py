@@ -1,4 +1,7 @@
-"""Masks in COCO's two forms: run lengths and polygons."""
+"""Masks in COCO's two forms, run lengths and polygons; both decode to exactly the same mask.
+
+Polygons are extents; see the frames of `datasets/synthetic/__init__.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-_SIMPLIFY = 0.75  # how far a polygon may leave the mask's outline, in half pixels
+# Pixels by which a polygon may leave the edges of the mask's pixels.  COCO fills polygons by the
+# centres of pixels, which are at least 0.35 away from them.
+_SIMPLIFY = 0.3
 
 
 def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
@@ -22,31 +27,32 @@ def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
 
 
 def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
-    """Mask [h, w] bool -> polygons [x0, y0, x1, y1, ...] in pixels that draw the same mask.
+    """Mask [h, w] bool -> polygons [x0, y0, x1, y1, ...] in pixels that decode to the same mask.
 
-    COCO's polygons have no holes: a part with a hole is cut in two through it.  Outlines run a
-    quarter of a pixel inside of the mask's edge, around the centres of its pixels, and leave out
-    corners of less than half a pixel.
+    COCO's polygons have no holes: a part with a hole is cut in two through it.  Outlines run along
+    the edges of pixels and leave out corners as far as no pixel's centre changes sides.
     """
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
     polygons: list[list[float]] = []
-    pending = [(mask.astype(np.uint8), 0)]
+    pending = [(mask[top : top + height, left : left + width].astype(np.uint8), left)]
     while pending:
         part, left = pending.pop()
-        doubled = np.repeat(np.repeat(part, 2, axis=0), 2, axis=1)
-        outlines, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        # Pixel i of the part is at 2 i + 1, its edges are at 2 i and 2 i + 2.
+        grid = np.zeros((2 * part.shape[0] + 1, 2 * part.shape[1] + 1), dtype=np.uint8)
+        grid[1::2, 1::2] = part
+        grid = cv2.dilate(grid, np.ones((3, 3), dtype=np.uint8))
+        outlines, hierarchy = cv2.findContours(grid, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         for i, outline in enumerate(outlines):
-            hole = int(hierarchy[0, i, 2]) if hierarchy[0, i, 3] < 0 else -2
-            if hole == -2:  # the outline of a hole
+            if hierarchy[0, i, 3] >= 0:  # the outline of a hole
                 continue
+            hole = int(hierarchy[0, i, 2])
             if hole < 0:
-                simple = cv2.approxPolyDP(outline, _SIMPLIFY, True)
-                outline = simple if len(simple) > 3 else outline
-                points = (outline[:, 0] + 0.5) / 2 + (left, 0)
-                polygons.append(points.ravel().tolist())
+                corners = cv2.approxPolyDP(outline, 2 * _SIMPLIFY, True)[:, 0]
+                polygons.append((corners / 2 + (left, top)).ravel().tolist())
                 continue
-            only = np.zeros_like(doubled)
+            only = np.zeros_like(grid)
             cv2.drawContours(only, outlines, i, 1, -1)
-            only = (only & doubled)[::2, ::2]
+            only = only[1::2, 1::2] & part
             cut = int(outlines[hole][:, 0, 0].mean() / 2)
             cut = min(max(cut, 1), part.shape[1] - 1)
             pending.append((only[:, :cut], left))
