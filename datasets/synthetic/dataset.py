@@ -12,6 +12,7 @@ from datasets.sample import Sample
 from datasets.skeleton import COCO, Skeleton
 from datasets.synthetic.generator import SceneGenerator
 from datasets.synthetic.records import CATEGORIES
+from util.errors import UserError
 
 
 class SyntheticRefHuman(PromptedPersonDataset):
@@ -33,7 +34,7 @@ class SyntheticRefHuman(PromptedPersonDataset):
         skeleton: has to be COCO's.
 
     Raises:
-        ValueError: naming the setting, what was expected and what came.
+        UserError: naming the setting, what was expected and what came.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class SyntheticRefHuman(PromptedPersonDataset):
     ) -> None:
         super().__init__(transform, training=training, seed=seed, skeleton=skeleton)
         if skeleton.names != COCO.names:
-            raise ValueError("the synthetic data set has COCO's 17 keypoints only")
+            raise UserError("the synthetic data set has COCO's 17 keypoints only")
         if length < 1:
-            raise ValueError(f"length has to be at least 1, got {length}")
+            raise UserError(f"length has to be at least 1, got {length}")
         if prompts_per_image < 1:
-            raise ValueError(f"prompts_per_image has to be at least 1, got {prompts_per_image}")
+            raise UserError(f"prompts_per_image has to be at least 1, got {prompts_per_image}")
         self.length = length
         self.prompts_per_image = prompts_per_image
         split = "train" if training else "val"
@@ -72,15 +73,15 @@ class SyntheticRefHuman(PromptedPersonDataset):
         self._final = SceneGenerator(seed, split, **settings)
         self._stages: list[tuple[int, SceneGenerator]] = []
         for stage in curriculum if training else ():
-            changes = dict(stage)
+            changes = dict(stage) if isinstance(stage, Mapping) else {}
             until = changes.pop("until_epoch", None)
             if not isinstance(until, int) or set(changes) - set(settings):
-                raise ValueError(
+                raise UserError(
                     f"a stage of the curriculum has to hold 'until_epoch' and any of "
-                    f"{sorted(settings)}, got {dict(stage)!r}"
+                    f"{sorted(settings)}, got {stage!r}"
                 )
             if self._stages and until <= self._stages[-1][0]:
-                raise ValueError(
+                raise UserError(
                     f"the stages of the curriculum have to end one after the other, got "
                     f"until_epoch {until} after {self._stages[-1][0]}"
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,14 @@ from datasets.synthetic.scene import (
 )
 from datasets.synthetic.shapes import Shape, draw_shapes
 from datasets.synthetic.staging import Draft, draft_people
+from util.errors import UserError
 
 SPLITS = ("train", "val")
 
-_MIN_VISIBLE_FRACTION, _MIN_AREA = 0.3, 0.004  # below either, a person is left out of the scene
+# A person of whom less is visible, or who takes a smaller share of the image, is left out.
+_MIN_VISIBLE_FRACTION, _MIN_AREA = 0.3, 0.004
 _MAX_SCENES_PER_PAIR = 50
+_MIN_SIDE = 48  # of an image, in pixels
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class SceneGenerator:
         min_area: people smaller than this share of the image are in it, but no prompt means them.
 
     Raises:
-        ValueError: naming the setting, what was expected and what came.
+        UserError: naming the setting, what was expected and what came.
     """
 
     def __init__(
@@ -74,27 +78,21 @@ class SceneGenerator:
         caption_kinds: Sequence[str] | None = None,
         min_area: float = 0.02,
     ) -> None:
+        sides = _checked_sides(image_size)
         if split not in SPLITS:
-            raise ValueError(f"split has to be one of {SPLITS}, got {split!r}")
+            raise UserError(f"split has to be one of {SPLITS}, got {split!r}")
         if seed < 0:
-            raise ValueError(f"seed must not be negative, got {seed}")
-        if len(image_size) != 2:
-            raise ValueError(f"image_size has to be (height, width), got {image_size!r}")
-        sides = [tuple(side) if isinstance(side, Sequence) else (side, side) for side in image_size]
-        if any(len(side) != 2 or not 48 <= side[0] <= side[1] for side in sides):
-            raise ValueError(
-                f"image_size has to be (height, width), each a number of at least 48 pixels or a "
-                f"pair (lowest, highest), got {image_size!r}"
-            )
-        if len(num_people) != 2 or not 1 <= num_people[0] <= num_people[1] <= MAX_PEOPLE:
-            raise ValueError(
+            raise UserError(f"seed must not be negative, got {seed}")
+        if not _is_range(num_people, 1, MAX_PEOPLE):
+            raise UserError(
                 f"num_people has to be (fewest, most) within 1 and {MAX_PEOPLE}, got {num_people!r}"
             )
-        if not 0 <= difficulty <= 1:
-            raise ValueError(f"difficulty has to be within 0 and 1, got {difficulty}")
+        for name, share in (("difficulty", difficulty), ("min_area", min_area)):
+            if not isinstance(share, (int, float)) or not 0 <= share <= 1:
+                raise UserError(f"{name} has to be within 0 and 1, got {share!r}")
         unknown = set(caption_kinds or ()) - set(KINDS)
         if unknown or (caption_kinds is not None and not caption_kinds):
-            raise ValueError(f"caption_kinds has to hold some of {KINDS}, got {caption_kinds!r}")
+            raise UserError(f"caption_kinds has to hold some of {KINDS}, got {caption_kinds!r}")
         self.seed = seed
         self.split = split
         self.image_size = sides
@@ -110,6 +108,9 @@ class SceneGenerator:
         Args:
             index: not negative.
             attempt: not negative.
+
+        Raises:
+            UserError: nobody can be shown in an image of this size.
         """
 
         def stream(*names: int) -> np.random.Generator:
@@ -130,19 +131,14 @@ class SceneGenerator:
             occluder = _Occluder(behind, occluder_shapes(generator, height, width))
         shadow_strength = float(generator.uniform(0.1, 0.4))
 
-        while True:
-            canvas, people = _draw(background, drafts, occluder, shadow_strength)
-            seen = [
-                person.visible_fraction >= _MIN_VISIBLE_FRACTION
-                and person.area >= _MIN_AREA * height * width
-                for person in people
-            ]
-            if all(seen):
-                break
-            # Draw the scene again without those of whom hardly anything is left.
-            occluder = None
-            if any(seen):
-                drafts = [draft for draft, keep in zip(drafts, seen, strict=True) if keep]
+        drawn = _draw_visible(background, drafts, occluder, shadow_strength)
+        if drawn is None:
+            raise UserError(
+                f"nobody is visible in synthetic scene {index} of split {self.split!r} "
+                f"({width}x{height} pixels, width x height); change image_size "
+                f"({self.image_size}) or num_people ({self.num_people})"
+            )
+        canvas, people = drawn
         canvas = light_and_noise(stream(LIGHT_STREAM), canvas, self.difficulty)
         describer = Describer(
             people,
@@ -172,7 +168,7 @@ class SceneGenerator:
             all people of the image.  The segmentation is a COCO RLE.
 
         Raises:
-            ValueError: many scenes in a row have nobody to refer to.
+            UserError: many scenes in a row have nobody to refer to.
         """
         split = SPLITS.index(self.split)
         for attempt in range(_MAX_SCENES_PER_PAIR):
@@ -201,12 +197,34 @@ class SceneGenerator:
         return self._recent[1]
 
 
-def _nobody_to_refer_to(generator: SceneGenerator, index: int) -> ValueError:
-    return ValueError(
+def _checked_sides(image_size: Any) -> list[tuple[int, int]]:
+    """(lowest, highest) of height and width, each given as a number or such a pair."""
+    sides = image_size if isinstance(image_size, Sequence) else ()
+    sides = [tuple(side) if isinstance(side, Sequence) else (side, side) for side in sides]
+    if len(sides) != 2 or not all(_is_range(side, _MIN_SIDE) for side in sides):
+        raise UserError(
+            f"image_size has to be (height, width), each a number of at least {_MIN_SIDE} pixels "
+            f"or a pair (lowest, highest), got {image_size!r}"
+        )
+    return sides
+
+
+def _is_range(value: Any, low: float, high: float = math.inf) -> bool:
+    """Whether it is a pair of integers, (lowest, highest), within the limits."""
+    return (
+        isinstance(value, Sequence)
+        and len(value) == 2
+        and all(isinstance(number, int) for number in value)
+        and low <= value[0] <= value[1] <= high
+    )
+
+
+def _nobody_to_refer_to(generator: SceneGenerator, index: int) -> UserError:
+    return UserError(
         f"{_MAX_SCENES_PER_PAIR} synthetic scenes in a row, index {index} of split "
         f"{generator.split!r}, have nobody to refer to; lower min_area ({generator.min_area}) or "
-        f"num_people ({generator.num_people}), or allow more caption_kinds "
-        f"({generator.caption_kinds})"
+        f"num_people ({generator.num_people}), change image_size ({generator.image_size}), or "
+        f"allow more caption_kinds ({generator.caption_kinds})"
     )
 
 
@@ -222,7 +240,7 @@ def scene_pairs(
         within the scene.
 
     Raises:
-        ValueError: many scenes in a row have nobody to refer to.
+        UserError: many scenes in a row have nobody to refer to.
     """
     for attempt in range(_MAX_SCENES_PER_PAIR):
         scene = generator.scene(index, attempt)
@@ -240,6 +258,36 @@ def scene_pairs(
         if pairs:
             return scene, pairs
     raise _nobody_to_refer_to(generator, index)
+
+
+def _draw_visible(
+    background: np.ndarray,
+    drafts: Sequence[Draft],
+    occluder: _Occluder | None,
+    shadow_strength: float,
+) -> tuple[np.ndarray, list[ScenePerson]] | None:
+    """`_draw` for those of whom enough can be seen; None where there is nobody.
+
+    In a very long image nobody has `_MIN_AREA` of it.  Then that share of a square with the
+    image's shorter side is enough.
+    """
+    height, width = background.shape[:2]
+    needed = [_MIN_AREA * height * width, _MIN_AREA * min(height, width) ** 2]
+    # Every turn leaves somebody out, takes away what is in front, or asks for less: this ends.
+    while needed:
+        canvas, people = _draw(background, drafts, occluder, shadow_strength)
+        seen = [
+            person.visible_fraction >= _MIN_VISIBLE_FRACTION and person.area >= needed[0]
+            for person in people
+        ]
+        if all(seen):
+            return canvas, people
+        if any(seen):
+            drafts = [draft for draft, keep in zip(drafts, seen, strict=True) if keep]
+        elif occluder is None:
+            needed.pop(0)
+        occluder = None
+    return None
 
 
 def _draw(

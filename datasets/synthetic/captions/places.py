@@ -92,9 +92,9 @@ class PlaceClaims:
         steps = [self._centres[i + 1] - self._centres[i] for i in range(count - 1)]
         from_left, from_right = rank, count - 1 - rank
         phrases = []
-        if min(steps[: rank + 1], default=0) > gap and from_left > 0:
+        if min(steps[: rank + 1], default=0) > gap and 0 < from_left < len(ORDINALS):
             phrases.append(f"{ORDINALS[from_left]} from the left")
-        if min(steps[max(0, rank - 1) :], default=0) > gap and from_right > 0:
+        if min(steps[max(0, rank - 1) :], default=0) > gap and 0 < from_right < len(ORDINALS):
             phrases.append(f"{ORDINALS[from_right]} from the right")
         centred = abs(crowd.people[target].centre_x / crowd.width - 0.5) < 0.2
         if count % 2 == 1 and rank == count // 2 and centred:
