@@ -35,6 +35,7 @@ from models.uniphd.prompt_encoder import TextPrompt
 from util import checkpoint
 from util.command_line import run_program
 from util.config import Config
+from util.errors import UserError
 from util.logging import write_json
 
 _SHUFFLE_SEED = 0
@@ -116,7 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
     predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device)
     cfg = Config(checkpoint.load(arguments.checkpoint)["config"])
     if cfg.dataset != "synthetic":
-        raise ValueError(
+        raise UserError(
             f"{arguments.checkpoint} was trained on {cfg.dataset!r}; only synthetic images know "
             "held-out captions and everybody in the image."
         )

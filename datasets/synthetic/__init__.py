@@ -14,6 +14,11 @@ fresh image per sample and epoch; `tools/make_synthetic.py` writes scenes to a R
 | what is said about them | `captions/` |
 | all of this together | `scene.py`, `generator.py` |
 | in RefHuman's form | `records.py`, `segmentation.py`, `dataset.py` |
+
+Frame: (x, y) in pixels from the top left.  Points - keypoints, scribbles, feet, corners of what is
+drawn - are in OpenCV's frame, and COCO's for keypoints: pixel i has the coordinate i, its centre.
+Extents - boxes, and the polygons of a segmentation - are in COCO's frame for these: pixel i covers
+i to i + 1, so that x + width is the edge behind the last pixel.
 """
 
 from datasets.synthetic.captions import KINDS

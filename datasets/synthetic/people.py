@@ -443,17 +443,17 @@ def _draw_arms(
 class ScenePerson:
     """A person as seen in a finished image.
 
-    Pixel coordinates are continuous: pixel column i covers x from i to i + 1.
+    Points and extents are in the frames of `datasets/synthetic/__init__.py`.
 
     Attributes:
         index: of the person in the scene, from 0, from far to near.
         appearance, pose: what the person looks like and does.
         scale: standing height in pixels.
-        foot: (x, y) pixels of the ground below the pelvis; the larger y, the nearer.
-        keypoints: [17, 3] float32: x, y in pixels, visibility 0 (outside of the image or on the
+        foot: point (x, y) of the ground below the pelvis; the larger y, the nearer.
+        keypoints: [17, 3] float32: point x, y, visibility 0 (outside of the image or on the
             far side of the head; x = y = 0), 1 (hidden) or 2 (visible).
         mask: [h, w] bool, what can be seen of the person.
-        box: (x, y, width, height) of the mask in pixels.
+        box: extent (x, y, width, height) of the mask.
         area: pixels of the mask.
         visible_fraction: area / pixels of the person if nobody and nothing stood in front.
         part_pixels: [16] visible pixels by part; see datasets/synthetic/labels.py.
@@ -473,5 +473,5 @@ class ScenePerson:
 
     @property
     def centre_x(self) -> float:
-        """Column of the middle of the box."""
+        """x of the middle of the box, from 0 to the image's width."""
         return self.box[0] + 0.5 * self.box[2]

@@ -4,7 +4,8 @@ Everything is drawn twice, with the same polygons: anti-aliased in colour, and h
 label map (`datasets/synthetic/labels.py`).  Masks, boxes and the visibility of keypoints are read
 from the labels, so they agree with the pixels.
 
-Points are (x, y) in pixels, pixel i has the coordinate i; further columns (depth) are ignored.
+Points are (x, y), see the frames of `datasets/synthetic/__init__.py`; further columns (depth) are
+ignored.
 """
 
 from __future__ import annotations
