@@ -10,6 +10,7 @@ from datasets.refhuman import RefHuman
 from datasets.transforms import EvaluationTransform
 from tools import make_synthetic
 from util.command_line import run_program
+from util.errors import UserError
 
 
 def test_make_synthetic_writes_resumes_and_refuses(tmp_path):
@@ -42,7 +43,7 @@ def test_make_synthetic_writes_resumes_and_refuses(tmp_path):
     other = tmp_path / "stopped"
     assert not make_synthetic.prepare_folder(other, settings)
     make_synthetic.write_part((other, "train", 0, 6, settings))
-    with pytest.raises(ValueError, match="difficulty: there 0.5, asked for 0.9"):
+    with pytest.raises(UserError, match="difficulty: there 0.5, asked for 0.9"):
         make_synthetic.make(other, {**settings, "difficulty": 0.9}, workers=1)
     stamp = (other / "images" / "train_00000000.png").stat().st_mtime_ns
     make_synthetic.make(other, settings, workers=1)
@@ -51,7 +52,7 @@ def test_make_synthetic_writes_resumes_and_refuses(tmp_path):
 
     # Complete: nothing to do with the same settings, refused with others.
     assert make_synthetic.prepare_folder(folder, settings)
-    with pytest.raises(ValueError, match="another data set"):
+    with pytest.raises(UserError, match="another data set"):
         make_synthetic.prepare_folder(folder, {**settings, "seed": 2})
 
 

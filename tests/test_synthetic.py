@@ -15,16 +15,25 @@ from pycocotools import mask as coco_mask
 from synthetic_scenes import SMALL, dataset, scenes
 from torch.utils.data import DataLoader
 
-from datasets.refhuman import PromptedPersonDataset, collate, pair_entries
+from datasets.refhuman import PromptedPersonDataset, collate, encode_segmentation, pair_entries
+from datasets.skeleton import COCO
 from datasets.synthetic import (
     KINDS,
     SceneGenerator,
+    annotation,
     labels,
     mask_to_polygons,
     mask_to_rle,
     scene_pairs,
 )
+from datasets.synthetic import (
+    generator as generator_module,
+)
+from datasets.synthetic.body import build_body
 from datasets.synthetic.captions import Caption
+from datasets.synthetic.painter import Figure
+from datasets.synthetic.reading import read_keypoints
+from util.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,15 +103,52 @@ def test_polygons_and_run_lengths_draw_the_mask():
     corner = np.zeros((9, 9), dtype=bool)
     corner[:, 8] = corner[0] = True
     masks += [ring, corner, np.ones((5, 6), dtype=bool)]
+    generator = np.random.default_rng(0)
+    for share in (0.2, 0.5, 0.8):  # pixels that touch at corners, holes everywhere
+        masks += list(generator.random((30, 17, 23)) < share)
     for mask in masks:
         height, width = mask.shape
         polygons = mask_to_polygons(mask)
         assert all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in polygons)
         encoded = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-        drawn = coco_mask.decode(encoded).astype(bool)
-        assert (drawn & mask).sum() / (drawn | mask).sum() > 0.97
+        assert np.array_equal(coco_mask.decode(encoded).astype(bool), mask)
         encoded = coco_mask.frPyObjects(mask_to_rle(mask), height, width)
         assert np.array_equal(coco_mask.decode(encoded).astype(bool), mask)
+
+
+@pytest.mark.parametrize("polygons", [True, False])
+def test_scribbles_and_visible_keypoints_are_inside_the_stored_segmentation(polygons):
+    people = 0
+    for seed in (0, 1, 2):
+        generator = SceneGenerator(seed, image_size=(128, 128))
+        for index in range(40):
+            scene = generator.scene(index)
+            for person in scene.people:
+                record = annotation(scene, person.index, 1, polygons=polygons)
+                encoded = encode_segmentation(record["segmentation"], 128, 128, "here")
+                stored = coco_mask.decode(encoded).astype(bool)
+                scribbles = np.array(record["scribble"]).reshape(-1, 2)
+                assert stored[scribbles[:, 1], scribbles[:, 0]].all(), (seed, index)
+                for x, y, visibility in np.reshape(record["keypoints"], (-1, 3)).tolist():
+                    if visibility == 2:
+                        assert stored[round(y), round(x)], (seed, index, person.index)
+                people += 1
+    assert people > 300
+
+
+def test_visibility_is_decided_where_the_annotation_puts_the_keypoint():
+    # 20.5004 is in pixel 21, but the annotation says 20.5, which is in pixel 20.
+    scene = SceneGenerator(0, num_people=(1, 1), difficulty=0.0).scene(0)
+    person = scene.people[0]
+    body = build_body(person.appearance, person.pose, 8.0)
+    figure = Figure(body, person.appearance, person.pose, person.scale, person.foot, 0)
+    figure.points["left_wrist"] = np.array((20.5004, 30.0, 0.0))
+    wrist = COCO.names.index("left_wrist")
+    for column, visibility in ((20, 2), (21, 1)):
+        label_map = np.zeros((60, 60), dtype=np.uint8)
+        label_map[30, column] = labels.person_label(0, labels.LEFT_FOREARM)
+        x, y, found = read_keypoints(figure, label_map)[wrist]
+        assert (x, y, found) == (20.5, 30, visibility)
 
 
 def test_annotations_have_refhumans_form():
@@ -233,9 +279,10 @@ def test_a_curriculum_changes_the_settings_epoch_by_epoch():
     for stages in (
         [dict(difficulty=0.1)],
         [dict(until_epoch=1, colour=3)],
+        ["easy"],
         [dict(until_epoch=2), dict(until_epoch=2)],
     ):
-        with pytest.raises(ValueError, match="curriculum"):
+        with pytest.raises(UserError, match="curriculum"):
             dataset(curriculum=stages)
     assert isinstance(data, PromptedPersonDataset)
 
@@ -279,6 +326,36 @@ def test_people_are_large_enough_to_be_learnt_from():
     assert referable > 0.75 * everybody
 
 
+@pytest.mark.parametrize("size", [(48, 640), (48, 2000), (640, 48), (2000, 48), (48, 48)])
+def test_scenes_of_any_shape_end(size, monkeypatch):
+    draw, turns = generator_module._draw, []
+
+    def counted(*arguments):
+        turns.append(1)
+        assert len(turns) < 20, "does not end"
+        return draw(*arguments)
+
+    monkeypatch.setattr(generator_module, "_draw", counted)
+    generator = SceneGenerator(0, image_size=size)
+    for index in range(25):
+        turns.clear()
+        scene = generator.scene(index)
+        assert scene.image.shape == (*size, 3)
+        # Somebody is there, as large as the height allows.
+        assert max(person.box[3] for person in scene.people) > 0.2 * size[0]
+
+
+def test_nobody_to_show_is_an_error_that_names_the_settings(monkeypatch):
+    monkeypatch.setattr(generator_module, "_MIN_AREA", 2.0)  # more than the whole image
+    with pytest.raises(UserError, match=r"nobody is visible.*image_size.*num_people"):
+        SceneGenerator(0, image_size=(48, 96)).scene(0)
+    monkeypatch.undo()
+    # People are there, but too small a share of so long an image to be referred to.
+    with pytest.raises(UserError, match=r"lower min_area \(0.02\).*image_size"):
+        SceneGenerator(0, image_size=(48, 2000)).pair(0)
+    assert SceneGenerator(0, image_size=(48, 2000), min_area=0.0005).pair(0)[1]["caption"]
+
+
 def test_settings_that_make_no_sense_are_refused():
     for settings, message in (
         (dict(split="test"), "split"),
@@ -289,15 +366,20 @@ def test_settings_that_make_no_sense_are_refused():
         (dict(num_people=(0, 3)), "num_people"),
         (dict(num_people=(3, 2)), "num_people"),
         (dict(difficulty=1.5), "difficulty"),
+        (dict(image_size=96), "image_size"),
+        (dict(image_size=(96, "wide")), "image_size"),
+        (dict(num_people=3), "num_people"),
+        (dict(difficulty="hard"), "difficulty"),
+        (dict(min_area=-0.1), "min_area"),
         (dict(caption_kinds=["poem"]), "caption_kinds"),
         (dict(caption_kinds=[]), "caption_kinds"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             SceneGenerator(**{"seed": 0, **settings})
-    with pytest.raises(ValueError, match="length"):
+    with pytest.raises(UserError, match="length"):
         dataset(length=0)
     # Nobody is as large as the image: the error says what to change.
-    with pytest.raises(ValueError, match="min_area"):
+    with pytest.raises(UserError, match="min_area"):
         SceneGenerator(0, image_size=(48, 48), min_area=0.95).pair(0)
 
 

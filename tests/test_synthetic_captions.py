@@ -14,7 +14,7 @@ from synthetic_reader import Reader, combinations_in
 from synthetic_scenes import SMALL, dataset, scenes
 
 from datasets.skeleton import COCO
-from datasets.synthetic.captions import HELD_OUT_COMBINATIONS, words
+from datasets.synthetic.captions import HELD_OUT_COMBINATIONS, Describer, words
 from datasets.synthetic.people import ScenePerson
 from datasets.transforms import swap_sides
 
@@ -43,7 +43,7 @@ def test_captions_are_true_of_exactly_one_person(difficulty, split):
 
 def mirrored(person: ScenePerson, width: int) -> ScenePerson:
     keypoints = person.keypoints[list(COCO.flip_permutation)].copy()
-    keypoints[:, 0] = np.where(keypoints[:, 2] > 0, width - keypoints[:, 0], 0)
+    keypoints[:, 0] = np.where(keypoints[:, 2] > 0, width - 1 - keypoints[:, 0], 0)
     x, y, w, h = person.box
     pose = dataclasses.replace(
         person.pose, yaw=-person.pose.yaw % 360, active_side=-person.pose.active_side
@@ -53,7 +53,7 @@ def mirrored(person: ScenePerson, width: int) -> ScenePerson:
         box=(width - x - w, y, w, h),
         keypoints=keypoints,
         pose=pose,
-        foot=(width - person.foot[0], person.foot[1]),
+        foot=(width - 1 - person.foot[0], person.foot[1]),
     )
 
 
@@ -96,6 +96,21 @@ def test_every_other_validation_pair_is_held_out_where_possible():
     assert np.mean(held_out[::2]) < 0.5
     train = dataset(length=10)
     assert not any(entry["held_out"] for entry in train.ground_truth()["images"])
+
+
+def test_captions_of_long_rows_count_as_far_as_they_have_words():
+    # Ten people side by side: the seventh from the left has no ordinal.
+    (scene,) = scenes(1, 0.0, size=(96, 96))
+    person = scene.people[0]
+    people = [
+        dataclasses.replace(person, index=i, box=(100 * i, 0, 30, 80), foot=(100.0 * i, 90.0))
+        for i in range(10)
+    ]
+    describer = Describer(people, 1000, 96, 1.0, kinds=["position"])
+    generator = np.random.default_rng(0)
+    texts = [{c.text for c in describer.captions(i, 20, generator)} for i in range(10)]
+    assert any("sixth from the left" in text for text in texts[5])
+    assert not texts[6] & texts[5] and any("fourth from the right" in text for text in texts[6])
 
 
 def test_captions_are_varied():
