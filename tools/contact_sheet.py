@@ -31,6 +31,7 @@ from datasets.skeleton import COCO
 from datasets.synthetic import SPLITS, SceneGenerator, scene_pairs
 from util import visualize
 from util.command_line import run_program
+from util.errors import MissingFileError, UserError
 from util.images import load_image
 
 Pair = tuple[dict[str, Any], dict[str, Any]]
@@ -50,21 +51,28 @@ def draw_tile(image: np.ndarray, pairs: list[Pair], side: int) -> np.ndarray:
     mask = coco_mask.decode(encode_segmentation(annotation["segmentation"], height, width, name))
     x, y, box_width, box_height = annotation["bbox"]
     scale = max(1, round(side / width))
-    keypoints = np.array(annotation["keypoints"], dtype=float).reshape(-1, 3) * (scale, scale, 1)
+
+    def enlarged(points: np.ndarray) -> np.ndarray:
+        """Points of the image -> of the large one; pixel i has the coordinate i in both."""
+        return (points + 0.5) * scale - 0.5
+
+    keypoints = np.array(annotation["keypoints"], dtype=float).reshape(-1, 3)
+    keypoints[:, :2] = enlarged(keypoints[:, :2])
     large = image.repeat(scale, axis=0).repeat(scale, axis=1)
     drawn = visualize.draw_person(
         large,
         visualize.Person(
             keypoints=keypoints,
             mask=mask.astype(bool).repeat(scale, axis=0).repeat(scale, axis=1),
-            box=np.array((x, y, x + box_width, y + box_height)) * scale,
+            # The edges of a box run between pixels.
+            box=enlarged(np.array((x, y, x + box_width, y + box_height)) - 0.5),
         ),
         COCO.limbs,
         COCO.flip_pairs,
     )
     if annotation.get("scribble"):
         scribble = np.array(annotation["scribble"], dtype=float).reshape(-1, NUM_POINTS, 2)[0]
-        drawn = visualize.draw_points(drawn, (scribble + 0.5) * scale)
+        drawn = visualize.draw_points(drawn, enlarged(scribble))
     captions = [
         f"{entry.get('caption', '')}{' (held out)' if entry.get('held_out') else ''}"
         for entry, _ in pairs
@@ -76,8 +84,11 @@ def tiles_of_folder(folder: Path, split: str, start: int, side: int) -> Iterator
     """One tile per image of a RefHuman folder, of the first person that a pair means."""
     path = folder / f"RefHuman_{split}.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; --data has to be a RefHuman folder")
-    content = json.loads(path.read_text(encoding="utf-8"))
+        raise MissingFileError(f"{path} does not exist; --data has to be a RefHuman folder")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); write it again") from error
     by_image: dict[str, list[Pair]] = {}
     for entry, record in pair_entries(content, str(path)):
         by_image.setdefault(entry["file_name"], []).append((entry, record))
@@ -99,7 +110,7 @@ def tiles_of_generator(generator: SceneGenerator, start: int, side: int) -> Iter
 def tiles_of_images(folder: Path, start: int, side: int) -> Iterator[np.ndarray]:
     """The PNG files of a folder in the order of their names, about `2 * side` wide."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} does not exist; --images has to be a folder")
+        raise MissingFileError(f"{folder} does not exist; --images has to be a folder")
     for path in sorted(folder.glob("*.png"))[start:]:
         image = load_image(path)
         scale = 2 * side / image.shape[1]
@@ -137,6 +148,9 @@ def main() -> None:
     )
     parser.add_argument("--image-size", type=int, default=192, help="of drawn scenes, in pixels")
     arguments = parser.parse_args()
+    for name in ("rows", "columns", "side"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} has to be at least 1, got {getattr(arguments, name)}")
 
     if arguments.images is not None:
         tiles = tiles_of_images(arguments.images, arguments.start, arguments.side)
@@ -154,7 +168,7 @@ def main() -> None:
     chosen = list(islice(tiles, arguments.rows * arguments.columns))
     if not chosen:
         source = arguments.images or arguments.data or "the generator"
-        raise ValueError(f"{source}: nothing to draw from image {arguments.start} on")
+        raise UserError(f"{source}: nothing to draw from image {arguments.start} on")
     visualize.save(arguments.output, visualize.contact_sheet(chosen, arguments.columns))
     print(f"{len(chosen)} images: {arguments.output}")
 

@@ -28,6 +28,8 @@ import cv2
 
 from datasets.synthetic import CATEGORIES, SPLITS, SceneGenerator, people_entries, scene_pairs
 from util.command_line import run_program
+from util.errors import UserError
+from util.files import written_whole
 
 PART_SIZE = 50
 """Images that one process writes at a time."""
@@ -36,22 +38,14 @@ _PARTS_FOLDER = "parts"  # of an unfinished data set: settings.json and one file
 _JPEG_QUALITY = 95
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is complete or not there at all."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is complete or not there at all."""
-    write_bytes(path, json.dumps(content, separators=(",", ":")).encode())
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
 
 
 def part_path(folder: Path, split: str, first: int) -> Path:
+    """File of the entries of the PART_SIZE scenes from `first` on, until all are joined."""
     return folder / _PARTS_FOLDER / f"{split}_{first:08d}.json"
 
 
@@ -72,7 +66,8 @@ def write_part(task: tuple[Path, str, int, int, dict[str, Any]]) -> int:
         scene, pairs = scene_pairs(generator, index, name, settings["captions"])
         options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if settings["format"] == "jpg" else []
         _, encoded = cv2.imencode(f".{settings['format']}", scene.image[:, :, ::-1], options)
-        write_bytes(folder / "images" / name, encoded.tobytes())
+        with written_whole(folder / "images" / name) as temporary:
+            temporary.write_bytes(encoded.tobytes())
         part["images"] += [entry for entry, _ in pairs]
         part["annotations"] += [record for _, record in pairs]
         part["people"] += people_entries(scene, name)
@@ -107,7 +102,7 @@ def prepare_folder(folder: Path, settings: dict[str, Any]) -> bool:
         Whether the data set is complete already.
 
     Raises:
-        ValueError: the folder holds something else.
+        UserError: the folder holds something else.
     """
     settings_file = folder / _PARTS_FOLDER / "settings.json"
     finished_files = [folder / f"RefHuman_{split}.json" for split in SPLITS]
@@ -115,7 +110,7 @@ def prepare_folder(folder: Path, settings: dict[str, Any]) -> bool:
     if settings_file.is_file():
         found = json.loads(settings_file.read_text(encoding="utf-8"))
         if found != settings:
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds an unfinished data set with other settings "
                 f"({_differences(found, settings)}); {remedy}"
             )
@@ -125,12 +120,10 @@ def prepare_folder(folder: Path, settings: dict[str, Any]) -> bool:
         found = content.get("info", {}).get("settings")
         if found != settings:
             different = _differences(found, settings) if isinstance(found, dict) else "not by us"
-            raise ValueError(f"{folder} holds another data set ({different}); {remedy}")
+            raise UserError(f"{folder} holds another data set ({different}); {remedy}")
         return True
     if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and holds no synthetic data set; {remedy}")
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    settings_file.parent.mkdir(exist_ok=True)
+        raise UserError(f"{folder} is not empty and holds no synthetic data set; {remedy}")
     write_json(settings_file, settings)
     return False
 
@@ -194,17 +187,17 @@ def settings_from(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that decides what is written.
 
     Raises:
-        ValueError: a setting is out of its range.
+        UserError: a setting is out of its range.
     """
     if arguments.train < 1 or arguments.val < 1:
-        raise ValueError(
+        raise UserError(
             f"--train and --val have to be at least 1, got {arguments.train} and {arguments.val}"
         )
     if arguments.captions < 1:
-        raise ValueError(f"--captions has to be at least 1, got {arguments.captions}")
+        raise UserError(f"--captions has to be at least 1, got {arguments.captions}")
     side = arguments.image_size
     if len(side) > 2:
-        raise ValueError(f"--image-size takes one number or two, got {len(side)}")
+        raise UserError(f"--image-size takes one number or two, got {len(side)}")
     sides = [side[0], side[-1]]
     settings = {
         "train": arguments.train,
@@ -226,6 +219,7 @@ def settings_from(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--output", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--train", type=int, required=True, help="training images")

@@ -28,13 +28,13 @@ from tqdm import tqdm
 from datasets import build_dataset
 from datasets.evaluation import ReferringEvaluator, format_table
 from datasets.sample import collate
-from datasets.synthetic import SyntheticRefHuman
-from datasets.synthetic_captions import KINDS
+from datasets.synthetic import KINDS, SyntheticRefHuman
 from models.uniphd.predictor import Predictor
 from models.uniphd.prompt_encoder import TextPrompt
 from util import checkpoint
 from util.command_line import run_program
 from util.config import Config
+from util.errors import UserError
 from util.logging import write_json
 
 _SHUFFLE_SEED = 0
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
     predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device)
     cfg = Config.from_stored(checkpoint.load(arguments.checkpoint)["config"], arguments.checkpoint)
     if cfg.dataset != "synthetic":
-        raise ValueError(
+        raise UserError(
             f"{arguments.checkpoint} was trained on {cfg.dataset!r}; only synthetic images know "
             "held-out captions and everybody in the image."
         )

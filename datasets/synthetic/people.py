@@ -1,17 +1,12 @@
-"""Who the people of the synthetic data set are: looks, poses and the geometry of their bodies.
+"""Who the people of the synthetic data set are: looks and poses.
 
-Nothing is drawn here.  `draw_appearance` and `draw_pose` decide what a person looks like and does,
-`build_body` turns a pose into points in space; `datasets/synthetic_drawing.py` draws them and
-`datasets/synthetic_captions.py` talks about them.
-
-Body frame: x to the person's own left, y up, z to the front, unit = the person's standing height.
-Camera frame: x to the viewer's right, y down, z towards the viewer, same unit.
+Nothing is drawn here.  `draw_appearance` and `draw_pose` decide what a person looks like and does.
+`ScenePerson` is what can be seen of the person in a finished image.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -205,26 +200,6 @@ class Pose:
         return ("viewer", "right", "away", "left")[int(((self.yaw + 45) % 360) // 90)]
 
 
-@dataclass
-class Body:
-    """A posed body in the camera frame, origin on the ground below the pelvis.
-
-    Attributes:
-        points: joint name -> [3] float: "left_shoulder", ..., "left_toe", "pelvis", "neck",
-            "head", "left_hand", ...
-        head_axes: [3, 3], rows = the head's left, up and front directions, unit vectors.
-        head_radii: of the head along these axes.
-        trunk_axes: [3, 3], rows = the trunk's left, up and front directions.
-        radii: name -> half thickness of a body part.
-    """
-
-    points: dict[str, np.ndarray]
-    head_axes: np.ndarray
-    head_radii: tuple[float, float, float]
-    trunk_axes: np.ndarray
-    radii: dict[str, float]
-
-
 # --- looks ---------------------------------------------------------------------------------------
 
 
@@ -376,8 +351,10 @@ def _leg(out: float, forward: float, knee: float) -> Limb:
     return Limb(out, forward, out, forward - knee)
 
 
-def _draw_legs(action, side, jitter) -> tuple[dict[int, Limb], float, float]:
-    """Legs by side (+1 left), lean of the trunk and lift over the ground."""
+def _draw_legs(
+    action: str, side: int, jitter: Callable[[float], float]
+) -> tuple[dict[int, Limb], float, float]:
+    """Legs by side (+1 left), lean of the trunk in degrees and lift over the ground in heights."""
     lean, lift = jitter(3.0), 0.0
     if action == "walking":
         stride = 26 + jitter(5.0)
@@ -411,7 +388,9 @@ def _draw_legs(action, side, jitter) -> tuple[dict[int, Limb], float, float]:
     return legs, lean, lift
 
 
-def _draw_arms(action, arms, thing, side, jitter) -> dict[int, Limb]:
+def _draw_arms(
+    action: str, arms: str, thing: str | None, side: int, jitter: Callable[[float], float]
+) -> dict[int, Limb]:
     """Arms by side (+1 left)."""
 
     def hanging() -> Limb:
@@ -457,135 +436,6 @@ def _draw_arms(action, arms, thing, side, jitter) -> dict[int, Limb]:
     return limbs
 
 
-# --- geometry ------------------------------------------------------------------------------------
-
-
-def _direction(out: float, forward: float, side: int) -> np.ndarray:
-    a, f = math.radians(out), math.radians(forward)
-    return np.array((side * math.sin(a), -math.cos(a) * math.cos(f), math.cos(a) * math.sin(f)))
-
-
-def _limit_bend(upper: np.ndarray, lower: np.ndarray, limit: float) -> np.ndarray:
-    """The lower segment's direction, turned towards the upper one's where they bend too far."""
-    cosine = float(upper @ lower)
-    if cosine >= math.cos(math.radians(limit)):
-        return lower
-    across = lower - cosine * upper
-    norm = float(np.linalg.norm(across))
-    if norm < 1e-6:  # folded back exactly: any plane is as good as another
-        across, norm = np.array((0.0, 0.0, 1.0)), 1.0
-    return math.cos(math.radians(limit)) * upper + math.sin(math.radians(limit)) * across / norm
-
-
-def build_body(appearance: Appearance, pose: Pose, camera_pitch: float) -> Body:
-    """Poses a body and turns it into the camera frame.
-
-    Args:
-        appearance: gives the proportions (child or adult, build).
-        pose: the joint angles.  Elbows bend by at most 150 degrees, knees by 2 to 145, backwards.
-        camera_pitch: how far the camera looks down, degrees.
-
-    Returns:
-        The body, in heights of the person; its lowest point stands on the ground (or `pose.lift`
-        above it).
-    """
-    child = appearance.is_child
-    girth = {"slim": 0.88, "average": 1.03, "stout": 1.3}[appearance.build]
-    slender = 0.94 if appearance.long_hair else 1.0
-    shoulder = (0.112 if child else 0.118) * slender * (0.6 + 0.4 * girth)
-    hip = 0.062 * (0.6 + 0.4 * girth) * (1.06 if appearance.long_hair else 1.0)
-    head = 1.28 if child else 1.0
-    head_radii = (0.077 * head, 0.094 * head, 0.086 * head)
-    thigh, shin, ankle = (0.215, 0.215, 0.05) if child else (0.235, 0.235, 0.045)
-    trunk, upper_arm, forearm = (0.27, 0.145, 0.13) if child else (0.285, 0.165, 0.148)
-    limb = 0.75 + 0.25 * girth
-    radii = {
-        "upper_arm": 0.038 * limb,
-        "elbow": 0.033 * limb,
-        "wrist": 0.027 * limb,
-        "hand": 0.031,
-        "thigh": 0.062 * limb,
-        "knee": 0.048 * limb,
-        "ankle": 0.033 * limb,
-        "foot": 0.028,
-        "neck": 0.036,
-        "hip_wide": hip + 0.052 * girth,
-        "hip_deep": 0.075 * girth,
-        "waist_wide": 0.098 * girth * slender,
-        "waist_deep": 0.07 * girth,
-        "chest_wide": shoulder + 0.006,
-        "chest_deep": 0.078 * (0.7 + 0.3 * girth),
-    }
-
-    lean, roll = math.radians(pose.lean), math.radians(pose.roll)
-    up = np.array(
-        (math.sin(roll), math.cos(lean) * math.cos(roll), math.sin(lean) * math.cos(roll))
-    )
-    left = np.array((math.cos(roll), -math.sin(roll), 0.0))
-    front = np.cross(left, up)
-    points: dict[str, np.ndarray] = {"pelvis": np.zeros(3)}
-    points["chest"] = up * trunk
-    points["neck"] = up * (trunk + 0.03)
-
-    # The neck straightens the head by half of the trunk's inclination.
-    head_lean = lean * 0.5 + math.radians(pose.head_nod)
-    head_up = np.array((math.sin(roll), math.cos(head_lean), math.sin(head_lean)))
-    head_up /= np.linalg.norm(head_up)
-    turn = math.radians(pose.head_turn)
-    head_left = np.array((math.cos(turn), 0.0, -math.sin(turn)))
-    head_left -= head_up * (head_left @ head_up)
-    head_left /= np.linalg.norm(head_left)
-    points["head"] = points["neck"] + head_up * (0.035 + head_radii[1])
-    head_axes = np.stack((head_left, head_up, np.cross(head_left, head_up)))
-
-    for name, side in (("left", 1), ("right", -1)):
-        arm = pose.left_arm if side == 1 else pose.right_arm
-        leg = pose.left_leg if side == 1 else pose.right_leg
-        upper = _direction(arm.out, arm.forward, side)
-        lower = _limit_bend(upper, _direction(arm.lower_out, arm.lower_forward, side), 150.0)
-        points[f"{name}_shoulder"] = points["chest"] + left * (side * shoulder)
-        points[f"{name}_elbow"] = points[f"{name}_shoulder"] + upper * upper_arm
-        points[f"{name}_wrist"] = points[f"{name}_elbow"] + lower * forearm
-        points[f"{name}_hand"] = points[f"{name}_wrist"] + lower * 0.035
-        points[f"{name}_hip"] = np.array((side * hip, 0.0, 0.0))
-        points[f"{name}_knee"] = (
-            points[f"{name}_hip"] + _direction(leg.out, leg.forward, side) * thigh
-        )
-        shin_direction = _direction(leg.lower_out, leg.lower_forward, side)
-        points[f"{name}_ankle"] = points[f"{name}_knee"] + shin_direction * shin
-        # The foot stands at a right angle to the shin, toes a little outwards.
-        toe = np.array((0.25 * side, 0.0, 1.0)) - shin_direction * shin_direction[2] * 0.8
-        toe /= np.linalg.norm(toe)
-        heel = points[f"{name}_ankle"] + shin_direction * (ankle - 0.02)
-        points[f"{name}_heel"] = heel
-        points[f"{name}_toe"] = heel + toe * 0.085
-
-    names = list(points)
-    stacked = np.stack([points[name] for name in names])
-    stacked[:, 1] += pose.lift + 0.02 - stacked[:, 1].min()
-
-    yaw, pitch = math.radians(pose.yaw), math.radians(camera_pitch)
-    turn_body = np.array(
-        ((math.cos(yaw), 0, math.sin(yaw)), (0, 1, 0), (-math.sin(yaw), 0, math.cos(yaw)))
-    )
-    look = np.array(
-        (
-            (1, 0, 0),
-            (0, -math.cos(pitch), math.sin(pitch)),
-            (0, math.sin(pitch), math.cos(pitch)),
-        )
-    )
-    to_camera = look @ turn_body
-    stacked = stacked @ to_camera.T
-    return Body(
-        points=dict(zip(names, stacked, strict=True)),
-        head_axes=head_axes @ to_camera.T,
-        head_radii=head_radii,
-        trunk_axes=np.stack((left, up, front)) @ to_camera.T,
-        radii=radii,
-    )
-
-
 # --- a person of a finished image --------------------------------------------------------------
 
 
@@ -593,20 +443,20 @@ def build_body(appearance: Appearance, pose: Pose, camera_pitch: float) -> Body:
 class ScenePerson:
     """A person as seen in a finished image.
 
-    Pixel coordinates are continuous: pixel column i covers x from i to i + 1.
+    Points and extents are in the frames of `datasets/synthetic/__init__.py`.
 
     Attributes:
         index: of the person in the scene, from 0, from far to near.
         appearance, pose: what the person looks like and does.
         scale: standing height in pixels.
-        foot: (x, y) pixels of the ground below the pelvis; the larger y, the nearer.
-        keypoints: [17, 3] float32: x, y in pixels, visibility 0 (outside of the image or on the
+        foot: point (x, y) of the ground below the pelvis; the larger y, the nearer.
+        keypoints: [17, 3] float32: point x, y, visibility 0 (outside of the image or on the
             far side of the head; x = y = 0), 1 (hidden) or 2 (visible).
         mask: [h, w] bool, what can be seen of the person.
-        box: (x, y, width, height) of the mask in pixels.
+        box: extent (x, y, width, height) of the mask.
         area: pixels of the mask.
         visible_fraction: area / pixels of the person if nobody and nothing stood in front.
-        part_pixels: [16] visible pixels by part; see datasets/synthetic_drawing.py.
+        part_pixels: [16] visible pixels by part; see datasets/synthetic/labels.py.
     """
 
     index: int
@@ -623,5 +473,5 @@ class ScenePerson:
 
     @property
     def centre_x(self) -> float:
-        """Column of the middle of the box."""
+        """x of the middle of the box, from 0 to the image's width."""
         return self.box[0] + 0.5 * self.box[2]
