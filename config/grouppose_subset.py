@@ -19,26 +19,26 @@ num_heads = 4
 feedforward_dim = 256
 encoder_layers = 2
 decoder_layers = 2
-num_groups = 16  # the fullest image has 13 people
-num_results = 16
+num_groups = 14  # the fullest image has 13 people
+num_results = 14
 
 # --- data ----------------------------------------------------------------------------------------
 coco_path = "data/coco_subset"
 augment = False
 eval_short_side = None
-eval_max_side = 160
+eval_max_side = 128
 pad_divisor = 16
 num_workers = 0
 
 # --- training ------------------------------------------------------------------------------------
 batch_size = 8
 eval_batch_size = 8
-epochs = 400
+epochs = 1100
 lr = 5e-4
 lr_backbone = 5e-4
-lr_drop_epochs = [320]
+lr_drop_epochs = [850, 1030]
 lr_warmup_steps = 100
 amp = True
-eval_every = 40
+eval_every = 100
 checkpoint_every = 0
-log_every = 7
+log_every = 70
