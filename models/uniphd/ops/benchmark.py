@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import _repository  # noqa: F401  # makes the project's modules importable
 import torch
@@ -36,7 +37,9 @@ class Plain(torch.autograd.Function):
     """The plain form of the published CUDA kernel, in one type throughout."""
 
     @staticmethod
-    def forward(ctx, value, shapes, starts, locations, weights):
+    def forward(
+        ctx: Any, value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor
+    ) -> Tensor:
         """As `ms_deform_attn`."""
         inputs = (value, shapes, starts, locations.to(value.dtype), weights.to(value.dtype))
         ctx.save_for_backward(*inputs)
@@ -44,7 +47,7 @@ class Plain(torch.autograd.Function):
         return torch.ops.uniphd_comparison.plain(*inputs)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of value, locations and weights."""
         value, locations, weights = torch.ops.uniphd_comparison.plain_backward(
             gradient.contiguous(), *ctx.saved_tensors

@@ -15,6 +15,7 @@ import os
 import site
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 
 from setuptools import setup
 
@@ -48,7 +49,7 @@ def import_extension():
     return module
 
 
-def is_cuda_wanted(extension) -> bool:
+def is_cuda_wanted(extension: ModuleType) -> bool:
     """Whether to build the CUDA library, after `UNIPHD_BUILD_CUDA` and what is installed."""
     import torch
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 
 import _repository  # noqa: F401  # makes the project's modules importable
 import torch
@@ -39,7 +40,9 @@ def compiled(*inputs: Tensor) -> Tensor:
     return torch.ops.uniphd.ms_deform_attn(*inputs)
 
 
-def results(function, inputs: list[Tensor], incoming: Tensor) -> list[Tensor]:
+def results(
+    function: Callable[..., Tensor], inputs: list[Tensor], incoming: Tensor
+) -> list[Tensor]:
     """Output and gradients of value, locations and weights, in float64."""
     value, shapes, starts, locations, weights = inputs
     leaves = [tensor.detach().clone().requires_grad_() for tensor in (value, locations, weights)]
