@@ -114,7 +114,8 @@ def test_the_kind_decides_what_the_model_sees(box_kind):
     }
     prompt = box_kind.from_targets([target, target])
     assert prompt.points.shape == (2, 5, 2)
-    assert prompt.points[0].tolist() == [[20, 30], [30, 30], [30, 70], [20, 70], [25, 50]]
+    expected = torch.tensor([[20.0, 30], [30, 30], [30, 70], [20, 70], [25, 50]])
+    torch.testing.assert_close(prompt.points[0], expected)
     with pytest.raises(UserError, match="leaves the image, which is 50 pixels wide"):
         box_kind.from_user([5, 6, 60, 50], height=100, width=50)
 

@@ -446,7 +446,8 @@ def test_cached_library_is_not_compiled_again(compiled, monkeypatch):
 
 
 WITHOUT_LIBRARIES = """
-import runpy, sys
+import os, runpy, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))  # as python itself does
 sys.modules.update(dict.fromkeys([LIBRARIES]))  # what is None there cannot be imported
 runpy.run_path(sys.argv[1], run_name="imported")
 """

@@ -10,7 +10,7 @@ from conftest import POSE, person_annotation
 from torch import nn
 
 from datasets import build_loader
-from datasets.evaluation import Evaluator
+from datasets.evaluation import ReferringEvaluator
 from datasets.prompts import PromptSampler, TextPrompt
 from datasets.sample import Sample
 from datasets.skeleton import COCO
@@ -82,7 +82,7 @@ class ToyDataset:
 
     def make_evaluator(self):
         """A new evaluator of the people."""
-        return Evaluator(self.ground_truth(), self.skeleton)
+        return ReferringEvaluator(self.ground_truth(), self.skeleton)
 
     def ground_truth(self):
         """COCO-style dict."""
