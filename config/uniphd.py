@@ -19,9 +19,10 @@ from util.setting_types import (
 )
 
 # --- model -----------------------------------------------------------------------------------
-model: OneOf("uniphd", "grouppose") = "uniphd"
-# Keypoint names, flip pairs and sigmas: datasets/skeleton.py.
-skeleton: OneOf("coco", "crowdpose") = "coco"
+# By name, looked up in models/__init__.py.
+model: Text() = "uniphd"
+# Keypoint names, flip pairs and sigmas, by name in datasets/skeleton.py.
+skeleton: Text() = "coco"
 # swin_{T_224_1k,{B,L}_{224,384}_22k}, resnet{50,101} (torchvision's), or a timm name.
 backbone: Text() = "swin_T_224_1k"
 # Overrides of the named Swin (None: no more of them): embed_dim, depths, num_heads, window_size.

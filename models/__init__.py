@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from util.errors import UserError
+
 if TYPE_CHECKING:  # `import models` alone costs nothing: models/uniphd/ops needs only PyTorch
     from torch import Tensor, nn
 
@@ -14,10 +16,11 @@ if TYPE_CHECKING:  # `import models` alone costs nothing: models/uniphd/ops need
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Where each model is put together: the value of setting `model` → a module with `build(cfg)`.
-BUILDERS = {
-    "uniphd": "models.uniphd.build",
-    "grouppose": "models.grouppose.build",
+# The models by the value of setting `model`: a package with the modules `build`, which has
+# `build(cfg)`, and `published_names`.
+MODELS = {
+    "uniphd": "models.uniphd",
+    "grouppose": "models.grouppose",
 }
 
 # Names of parameters that begin so are of pretrained parts, where a model has them.
@@ -44,7 +47,9 @@ def build_model(
         OSError: the text encoder or the backbone's file is not there.
     """
     cfg.check()
-    build = import_module(BUILDERS[cfg.model]).build
+    if cfg.model not in MODELS:
+        raise UserError(f"Unknown model '{cfg.model}'; expected one of {', '.join(MODELS)}.")
+    build = import_module(f"{MODELS[cfg.model]}.build").build
     if weights is None:
         return build(cfg)
     from util.checkpoint import load_weights

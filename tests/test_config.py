@@ -261,8 +261,8 @@ def declared():
 
 # As on a command line; several in a row are one value each.
 REFUSED = {
-    "model": ["unipose", "1"],
-    "skeleton": ["hand", "17"],
+    "model": ["1", "None"],
+    "skeleton": ["17", "None"],
     "backbone": ["5", "None"],
     "backbone_options": ["3"],
     "backbone_pretrained": ["7"],

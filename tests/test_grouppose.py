@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 import torch
 from small_models import REPOSITORY, SIZES, random_batch
 
+import main
 from models import build_model
 from util import checkpoint
 from util.config import Config
+from util.logging import read_json_lines
 from util.nested_tensor import NestedTensor
 
 SMALL = {
@@ -142,3 +147,66 @@ def test_resnet_names_are_torchvisions(tmp_path):
     assert "backbone.0.body.bn1.running_mean" in published
     back = checkpoint.from_reference(published, model="grouppose")
     assert back.keys() == model.state_dict().keys()
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+PUBLISHED = "-c config/grouppose.py --coco_path D"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("", {"backbone": "resnet50", "dataset": "coco", "skeleton": "coco", "epochs": 60}),
+        (
+            "--backbone swin_L_384_22k --swin_pretrain_path W --options num_body_points=14"
+            " epochs=80 lr_drop=70 --dataset_file=crowdpose",
+            {
+                "backbone": "swin_L_384_22k",
+                "backbone_pretrained": "W",
+                "dataset": "crowdpose",
+                "skeleton": "crowdpose",
+                "epochs": 80,
+                "lr_drop_epochs": [70],
+            },
+        ),
+    ],
+)
+def test_the_published_commands_mean_what_they_say(monkeypatch, command, expected):
+    monkeypatch.chdir(REPOSITORY)
+    arguments = main.build_parser().parse_args([*PUBLISHED.split(), *command.split()])
+    cfg = main.read_config(arguments)
+    assert {name: cfg[name] for name in expected} == expected
+    assert (cfg.num_groups, cfg.num_results, cfg.pad_divisor) == (100, 50, 1)
+    assert (cfg.eval_short_side, cfg.eval_max_side, cfg.train_max_side) == (800, 1333, 1333)
+
+
+@pytest.mark.parametrize("backbone", ["swin_T_224_1k", "resnet50"])
+def test_it_trains_and_evaluates_on_many_people(coco_folder, tmp_path, backbone):
+    options = [f"{name}={value}" for name, value in SMALL.items() if isinstance(value, int)]
+    options += ["eval_short_side=64", "eval_max_side=96", "train_short_sides=64,", "num_workers=0"]
+    options += ["crop_short_sides=80,", "crop_range=40,90", "epochs=1", "batch_size=2"]
+    if backbone.startswith("swin"):
+        options += ["backbone_options.embed_dim=16", "backbone_options.depths=1,1,1,1"]
+        options += ["backbone_options.num_heads=1,2,4,8"]
+    common = ["-c", str(REPOSITORY / "config" / "grouppose.py"), "--backbone", backbone]
+    common += ["--coco_path", str(coco_folder()), "--device", "cpu"]
+    common += ["--output_dir", str(tmp_path), "--options", *options]
+    assert main.main([*common, "--save_images", "1"]) == 0
+    record = read_json_lines(tmp_path / "log.txt")[0]
+    assert record["step"] == 1 and math.isfinite(record["train"]["loss_oks_enc"])
+    assert record["eval"]["people"]["num_samples"] == 4
+    assert {"keypoint_ap", "keypoint_apm", "keypoint_apl"} <= set(record["eval"]["people"])
+    assert len(list((tmp_path / "images").glob("*_people.png"))) == 1
+    resume = ["--eval", "--resume", str(tmp_path / "checkpoint.pth")]
+    assert main.main([*common[:-1], options[-1], *options[:-1], *resume]) == 0
+    again = json.loads((tmp_path / "eval.json").read_text())
+    assert again == record["eval"]
+
+
+def test_a_model_with_prompts_needs_data_with_prompts(coco_folder, tmp_path, capsys):
+    arguments = ["-c", str(REPOSITORY / "config" / "uniphd_tiny.py"), "--dataset_file", "coco"]
+    arguments += ["--coco_path", str(coco_folder()), "--output_dir", str(tmp_path)]
+    assert main.main([*arguments, "--device", "cpu"]) == 2
+    assert "prompts" in capsys.readouterr().err

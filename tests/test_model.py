@@ -302,8 +302,8 @@ def test_frozen_text_encoder(tmp_path):
         ({"hidden_dim": 40}, "hidden_dim must be a multiple of 32"),
         ({"decoder": "detr"}, "'decoder' must be"),
         ({"pad_divisor": 4}, "with a mask_head, pad_divisor must be a multiple of 8"),
-        ({"model": "unipose"}, "'model' must be"),
-        ({"skeleton": "hand"}, "'skeleton' must be 'coco' or"),
+        ({"model": "unipose"}, "Unknown model 'unipose'; expected one of uniphd, grouppose"),
+        ({"skeleton": "hand"}, "Unknown skeleton 'hand'"),
         ({"text_encoder": "no/such folder"}, "neither a local folder"),
     ],
 )

@@ -241,7 +241,7 @@ def test_build_dataset_follows_the_configuration(refhuman_folder):
         build_dataset(configuration(folder), "test")
     with pytest.raises(ValueError, match="Unknown dataset 'cooc'.*Did you mean 'coco'"):
         build_dataset(configuration(folder, dataset="cooc"), "val")
-    with pytest.raises(ValueError, match="'skeleton' must be 'coco' or 'crowdpose'"):
+    with pytest.raises(ValueError, match="Unknown skeleton 'hand'"):
         build_dataset(configuration(folder, skeleton="hand"), "val")
 
 

@@ -25,8 +25,6 @@ from torch import Tensor, nn
 from util.errors import MissingFileError, UserError
 from util.files import written_whole
 
-MODELS = ("uniphd", "grouppose")  # whose published checkpoints can be read
-
 # The published decoder holds the heads a second time under its own name.
 _DOUBLED_PREFIX = "transformer.decoder."
 _DOUBLED_HEADS = ("class_embed.", "bbox_embed.", "pose_embed.")
@@ -99,9 +97,9 @@ def recognise(names: Iterable[str]) -> str | None:
     folded = [_fold(name) for name in names]
     known = {
         model: sum(_rename(name, _published_names(model).RULES) is not None for name in folded)
-        for model in MODELS
+        for model in _models()
     }
-    best = max(MODELS, key=lambda model: known[model])
+    best = max(known, key=lambda model: known[model])
     return best if known[best] > 0 else None
 
 
@@ -252,16 +250,24 @@ def _parsed(text: str) -> Any:
         return text
 
 
+def _models() -> Mapping[str, str]:
+    """The models' packages by name.
+
+    The tables of names lie beside the models and are only looked up when a checkpoint is converted.
+    """
+    return import_module("models").MODELS
+
+
 def _published_names(model: str) -> ModuleType:
     """The table of names that lies beside the model."""
-    if model not in MODELS:
-        raise UserError(f"Unknown model {model!r}; expected one of {', '.join(MODELS)}.")
-    return import_module(f"models.{model}.published_names")
+    if model not in _models():
+        raise UserError(f"Unknown model '{model}'; expected one of {', '.join(_models())}.")
+    return import_module(f"{_models()[model]}.published_names")
 
 
 def _present_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Entries of our own under their present names, which a few of them did not always have."""
-    former = [rule for model in MODELS for rule in _published_names(model).FORMER]
+    former = [rule for model in _models() for rule in _published_names(model).FORMER]
     return {_rename(name, former) or name: value for name, value in state.items()}
 
 
