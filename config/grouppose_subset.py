@@ -33,10 +33,10 @@ num_workers = 0
 # --- training ------------------------------------------------------------------------------------
 batch_size = 8
 eval_batch_size = 8
-epochs = 1100
+epochs = 750
 lr = 5e-4
 lr_backbone = 5e-4
-lr_drop_epochs = [850, 1030]
+lr_drop_epochs = [600, 710]
 lr_warmup_steps = 100
 amp = True
 eval_every = 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import export_checkpoint
 import pytest
 import torch
 from small_models import REPOSITORY, SIZES, random_batch
@@ -138,6 +139,16 @@ def test_published_checkpoints_round_trip(tmp_path):
     assert loaded["model"].keys() == model.state_dict().keys()
     with pytest.raises(ValueError, match="checkpoint of the model 'grouppose', .* builds 'uniphd'"):
         checkpoint.load(path, model="uniphd")
+
+
+def test_a_training_is_exported_under_the_published_names(tmp_path):
+    model, *_ = build()
+    settings = {"model": "grouppose"}
+    checkpoint.save(tmp_path / "own.pth", {"model": model.state_dict(), "config": settings})
+    export_checkpoint.export(tmp_path / "own.pth", tmp_path / "out.pth", False, published=True)
+    loaded = checkpoint.load(tmp_path / "out.pth")
+    assert loaded["published"] == "grouppose"
+    assert loaded["model"].keys() == model.state_dict().keys()
 
 
 def test_resnet_names_are_torchvisions(tmp_path):

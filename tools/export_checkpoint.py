@@ -40,7 +40,8 @@ def export(source: Path, output: Path, half: bool, published: bool) -> None:
             for name, value in state.items()
         }
     if published:
-        checkpoint.save(output, {"model": checkpoint.to_reference(state)})
+        model = payload.get("published") or payload.get("config", {}).get("model", "uniphd")
+        checkpoint.save(output, {"model": checkpoint.to_reference(state, model)})
         return
     if "config" not in payload:
         raise UserError(
