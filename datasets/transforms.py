@@ -21,7 +21,7 @@ from datasets.sample import Sample
 from datasets.scribble import draw_scribble
 from datasets.skeleton import COCO, Skeleton
 from util.errors import UserError
-from util.images import IMAGENET_MEAN, IMAGENET_STD, size_for_longer_side
+from util.images import IMAGENET_MEAN, IMAGENET_STD, evaluation_size, size_for_shorter_side
 
 # A new scribble is drawn after a crop where the mask keeps more pixels than this.
 MIN_MASK_FOR_SCRIBBLE = 100
@@ -49,11 +49,7 @@ class EvaluationTransform:
     def __call__(self, sample: Sample, generator: np.random.Generator | None = None) -> Sample:
         """Raw sample -> raw sample; the generator is not used."""
         height, width = sample.image.shape[-2:]
-        if self.short_side is None:
-            size = size_for_longer_side(height, width, self.max_side)
-        else:
-            size = size_for_shorter_side(height, width, self.short_side, self.max_side)
-        return resize(sample, *size)
+        return resize(sample, *evaluation_size(height, width, self.max_side, self.short_side))
 
 
 def keep_size(sample: Sample, generator: np.random.Generator | None = None) -> Sample:
@@ -141,16 +137,6 @@ class TrainingTransform:
         top = int(generator.integers(height - crop_height + 1))
         left = int(generator.integers(width - crop_width + 1))
         return top, left, crop_height, crop_width
-
-
-def size_for_shorter_side(
-    height: int, width: int, side: int, max_side: int | None = None
-) -> tuple[int, int]:
-    """(height, width) with the given shorter side, less where the longer would exceed max_side."""
-    scale = side / min(height, width)
-    if max_side is not None:
-        scale = min(scale, max_side / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def horizontal_flip(sample: Sample, skeleton: Skeleton = COCO) -> Sample:

@@ -45,6 +45,15 @@ def test_prompts_on_one_image(predictor, monkeypatch):
         assert (prediction.keypoints[:, 0] <= 90).all() and (prediction.keypoints[:, 1] <= 60).all()
 
 
+def test_the_shorter_side_is_the_evaluations(predictor):
+    model, postprocessor = predictor.model, predictor.postprocessor
+    other = Predictor(model, postprocessor, max_side=96, divisor=16, short_side=32)
+    other.set_image(image(60, 90))
+    assert other._encoded.size == (32, 48)
+    other.set_image(image(20, 90))
+    assert other._encoded.size == (21, 96)
+
+
 def test_scale_of_points(predictor, monkeypatch):
     """A point at three quarters of the image is there in the resized image too."""
     seen = []

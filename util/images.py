@@ -94,3 +94,28 @@ def size_for_longer_side(height: int, width: int, side: int) -> tuple[int, int]:
     """(height, width) with the given longer side and the same shape."""
     scale = side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def size_for_shorter_side(
+    height: int, width: int, side: int, max_side: int | None = None
+) -> tuple[int, int]:
+    """(height, width) with the given shorter side, less where the longer would exceed max_side."""
+    scale = side / min(height, width)
+    if max_side is not None:
+        scale = min(scale, max_side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def evaluation_size(
+    height: int, width: int, max_side: int, short_side: int | None
+) -> tuple[int, int]:
+    """(height, width) in which a model sees an image outside of training.
+
+    Args:
+        height, width: of the image, in pixels.
+        max_side: longer side; with `short_side`, the longest that the longer may be.
+        short_side: shorter side; None: the longer side is `max_side`.
+    """
+    if short_side is None:
+        return size_for_longer_side(height, width, max_side)
+    return size_for_shorter_side(height, width, short_side, max_side)

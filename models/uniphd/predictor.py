@@ -17,7 +17,7 @@ from datasets.prompts import get_kind
 from models.uniphd.postprocess import PostProcess
 from models.uniphd.uniphd import UniPHD
 from util.errors import UserError
-from util.images import IMAGENET_MEAN, IMAGENET_STD, load_image, size_for_longer_side
+from util.images import IMAGENET_MEAN, IMAGENET_STD, evaluation_size, load_image
 from util.nested_tensor import NestedTensor
 
 # The trained tiny model that comes with the repository.
@@ -49,15 +49,22 @@ class Predictor:
         postprocessor: belongs to the model.
         max_side: longer side of the image as the model sees it, in pixels.
         divisor: the padded sides are multiples of it.
+        short_side: shorter side; the longer is then at most `max_side`. None: as `max_side` says.
     """
 
     def __init__(
-        self, model: UniPHD, postprocessor: PostProcess, max_side: int, divisor: int
+        self,
+        model: UniPHD,
+        postprocessor: PostProcess,
+        max_side: int,
+        divisor: int,
+        short_side: int | None = None,
     ) -> None:
         self.model = model.eval()
         self.postprocessor = postprocessor
         self.max_side = max_side
         self.divisor = divisor
+        self.short_side = short_side
         self._encoded: _EncodedImage | None = None
 
     @classmethod
@@ -97,7 +104,11 @@ class Predictor:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(
-            model.to(device), postprocessor, max_side=cfg.eval_max_side, divisor=cfg.pad_divisor
+            model.to(device),
+            postprocessor,
+            max_side=cfg.eval_max_side,
+            divisor=cfg.pad_divisor,
+            short_side=cfg.eval_short_side,
         )
 
     @property
@@ -126,7 +137,7 @@ class Predictor:
         else:
             pixels = load_image(image)
         original_size = pixels.shape[:2]
-        size = size_for_longer_side(*original_size, self.max_side)
+        size = evaluation_size(*original_size, self.max_side, self.short_side)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
         tensor = F.resize(tensor, list(size), antialias=True)
         tensor = F.normalize(F.to_dtype(tensor, scale=True), IMAGENET_MEAN, IMAGENET_STD)
