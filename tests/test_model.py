@@ -139,9 +139,11 @@ def test_features_serve_several_prompts(built):
             torch.testing.assert_close(kept["pred_keypoints"], fresh["pred_keypoints"])
 
 
-@pytest.mark.parametrize("within_type", ["graph", "self"])
-def test_every_parameter_gets_a_gradient(tmp_path, within_type):
-    model, criterion, _ = small_model(tmp_path, within_type=within_type, prompt_dropout=0.0)
+@pytest.mark.parametrize(
+    "changes", [{"within_type": "graph"}, {"within_type": "self"}, {"decoder": "grouppose"}]
+)
+def test_every_parameter_gets_a_gradient(tmp_path, changes):
+    model, criterion, _ = small_model(tmp_path, **changes, prompt_dropout=0.0)
     model.train()
     trained = set()
     for kind in ("text", "scribble"):
@@ -161,7 +163,8 @@ def test_every_parameter_gets_a_gradient(tmp_path, within_type):
     expected = {name for name, _ in model.named_parameters()}
     # Words, positions and the padding embedding that no caption used stay without one.
     assert expected - trained == set()
-    assert any(name.endswith(".adjacency") for name in expected) == (within_type == "graph")
+    has_adjacency = any(name.endswith(".adjacency") for name in expected)
+    assert has_adjacency == (changes.get("within_type") == "graph")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 130), (255, 33)])

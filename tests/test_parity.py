@@ -73,6 +73,16 @@ def test_parameter_count(built):
     assert sum(parameter.numel() for parameter in built[0].parameters()) == 184_031_828
 
 
+def test_parameter_count_with_the_decoder_of_group_pose():
+    """Uni-GroupPose of Table 2."""
+    cfg = Config.fromfile(REPOSITORY / "config" / "uniphd.py")
+    text_encoder = {"text_encoder": str(PARITY / "roberta"), "text_encoder_pretrained": False}
+    cfg.merge_from_dict({**text_encoder, "decoder": "grouppose"})
+    model, *_ = build_model(cfg)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert round(count / 1e6, 1) == 177.7
+
+
 def test_names_are_a_bijection(built, names):
     own = built[0].state_dict()
     published = checkpoint.to_reference(own)
