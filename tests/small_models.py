@@ -19,6 +19,23 @@ SIZES = ((64, 96), (96, 64))
 CAPTIONS = ["a man in a red coat", "the second player from the right"]
 
 
+# Settings of a model that is built and run in a moment.
+SMALL = {
+    "backbone_options": {
+        "embed_dim": 16,
+        "depths": [1, 1, 2, 1],
+        "num_heads": [1, 2, 4, 8],
+        "window_size": 4,
+    },
+    "hidden_dim": 32,
+    "num_heads": 4,
+    "feedforward_dim": 48,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "num_groups": 5,
+}
+
+
 def write_roberta(folder: Path) -> str:
     """A two-layer RoBERTa without weights: config.json and a byte-level tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,22 +69,7 @@ def write_roberta(folder: Path) -> str:
 def small_config(text_encoder: str, **changes: object) -> Config:
     """The paper's configuration, everything in it small; `__` in a name stands for a dot."""
     cfg = Config.fromfile(REPOSITORY / "config" / "uniphd.py")
-    settings = {
-        "text_encoder": text_encoder,
-        "text_encoder_pretrained": False,
-        "backbone_options": {
-            "embed_dim": 16,
-            "depths": [1, 1, 2, 1],
-            "num_heads": [1, 2, 4, 8],
-            "window_size": 4,
-        },
-        "hidden_dim": 32,
-        "num_heads": 4,
-        "feedforward_dim": 48,
-        "encoder_layers": 2,
-        "decoder_layers": 3,
-        "num_groups": 5,
-    }
+    settings = {"text_encoder": text_encoder, "text_encoder_pretrained": False, **SMALL}
     settings |= {name.replace("__", "."): value for name, value in changes.items()}
     cfg.merge_from_dict(settings)
     return cfg

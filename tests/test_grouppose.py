@@ -7,6 +7,7 @@ import math
 
 import export_checkpoint
 import pytest
+import small_models
 import torch
 from small_models import REPOSITORY, SIZES, random_batch
 
@@ -17,22 +18,7 @@ from util.config import Config
 from util.logging import read_json_lines
 from util.nested_tensor import NestedTensor
 
-SMALL = {
-    "backbone": "swin_T_224_1k",
-    "backbone_options": {
-        "embed_dim": 16,
-        "depths": [1, 1, 2, 1],
-        "num_heads": [1, 2, 4, 8],
-        "window_size": 4,
-    },
-    "hidden_dim": 32,
-    "num_heads": 4,
-    "feedforward_dim": 48,
-    "encoder_layers": 2,
-    "decoder_layers": 3,
-    "num_groups": 6,
-    "num_results": 4,
-}
+SMALL = {**small_models.SMALL, "backbone": "swin_T_224_1k", "num_groups": 6, "num_results": 4}
 
 
 def build(**changes):

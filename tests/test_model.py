@@ -278,6 +278,15 @@ def test_every_model_setting_arrives(tmp_path, name):
     assert read(model, criterion) == value
 
 
+@pytest.mark.parametrize(("num_results", "expected"), [(None, 5), (3, 3), (10, 10)])
+def test_number_of_results(tmp_path, num_results, expected):
+    model, _, postprocessor = small_model(tmp_path, num_results=num_results)
+    with torch.inference_mode():
+        outputs = model.eval()(random_batch(), all_prompts()["point"])
+    sizes = torch.tensor(SIZES)
+    assert [len(r["scores"]) for r in postprocessor(outputs, sizes, sizes)] == [expected] * 2
+
+
 def test_focal_settings_reach_the_matching(tmp_path):
     costs = []
     for gamma in (0.0, 2.0):

@@ -38,7 +38,12 @@ class GroupPoseDecoderLayer(GroupDecoderLayer):
         self.within_norm = nn.LayerNorm(embed_dim)
         self.across_attention = multi_head_attention(embed_dim, num_heads)
         self.across_norm = nn.LayerNorm(embed_dim)
-        self.cross_attention = MSDeformAttn(embed_dim, num_levels, num_heads, num_points)
+        self.cross_attention = MSDeformAttn(
+            embed_dim=embed_dim,
+            num_levels=num_levels,
+            num_heads=num_heads,
+            num_points=num_points,
+        )
         self.cross_norm = nn.LayerNorm(embed_dim)
         self.feed_forward = FeedForward(embed_dim, feedforward_dim, dropout)
         self.dropout = nn.Dropout(dropout)

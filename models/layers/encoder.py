@@ -93,7 +93,12 @@ class DeformableEncoderLayer(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.self_attention = MSDeformAttn(embed_dim, num_levels, num_heads, num_points)
+        self.self_attention = MSDeformAttn(
+            embed_dim=embed_dim,
+            num_levels=num_levels,
+            num_heads=num_heads,
+            num_points=num_points,
+        )
         self.norm = nn.LayerNorm(embed_dim)
         self.feed_forward = FeedForward(embed_dim, feedforward_dim, dropout)
         self.dropout = nn.Dropout(dropout)
