@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from models.backbones.backbone import Backbone
-from models.layers.encoder import DeformableEncoder
-from models.layers.group_decoder import GroupDecoder
+from models.layers.encoder import DeformableEncoder, EncoderMemory
+from models.layers.group_decoder import GroupDecoder, GroupQueries
 from models.layers.input_projection import InputProjection
 from models.layers.mlp import init_class_bias
 from models.uniphd.matcher import GroupMatcher
@@ -104,7 +104,7 @@ class GroupPose(nn.Module):
             outputs["matching"] = self.matcher(outputs, targets)
         return outputs
 
-    def _predict(self, groups: object, memory: object) -> list[dict[str, Tensor]]:
+    def _predict(self, groups: GroupQueries, memory: EncoderMemory) -> list[dict[str, Tensor]]:
         """Class logits and keypoints of every decoder layer."""
         return [
             {
