@@ -118,7 +118,8 @@ def build_parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="several processes: look for parameters without gradient in every step. UniPHD has "
-        "them (a prompt kind uses only its own projections), so it cannot train without",
+        "them (a prompt kind uses only its own projections), so it cannot train without; models "
+        "without prompts never have any",
     )
 
     evaluation = parser.add_argument_group("evaluation")

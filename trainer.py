@@ -356,7 +356,8 @@ class Trainer:
         log_every: steps between two lines of progress.
         checkpoint_every: epochs between two numbered copies of the checkpoint; 0: none.
         eval_every: see `evaluation`.
-        find_unused_parameters: with several processes, look for parameters without gradient.
+        find_unused_parameters: with several processes, look for parameters without gradient; only a
+            model that takes prompts can have them.
         note: a remark, kept in every record.
 
     Raises:
@@ -421,7 +422,7 @@ class Trainer:
             self._wrapped = DistributedDataParallel(
                 model,
                 device_ids=[device] if device.type == "cuda" else None,
-                find_unused_parameters=find_unused_parameters,
+                find_unused_parameters=find_unused_parameters and model.takes_prompts,
             )
 
     def run(self) -> None:
