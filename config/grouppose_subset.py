@@ -1,6 +1,7 @@
 """Learn a few images of COCO by heart, all people of each: the proof that the real path learns.
 
     python tools/make_people_subset.py --format coco --images IMAGES --output data/coco_subset \
+        --max_side 128 \
         --input_annotations person_keypoints_train2017.json person_keypoints_val2017.json
     python main.py -c config/grouppose_subset.py --output_dir outputs/grouppose_subset
 
@@ -10,7 +11,7 @@ trains and evaluates on the same images. CrowdPose's form: `--format crowdpose` 
 
 _base_ = "grouppose.py"
 
-# --- model: 2.6 M parameters ---------------------------------------------------------------------
+# --- model: 2.8 M parameters ---------------------------------------------------------------------
 backbone = "swin_T_224_1k"
 backbone_options = dict(embed_dim=32, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8], window_size=4)
 backbone_drop_path = 0.0
