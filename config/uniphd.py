@@ -27,7 +27,8 @@ skeleton: Text() = "coco"
 backbone: Text() = "swin_T_224_1k"
 # Overrides of the named Swin (None: no more of them): embed_dim, depths, num_heads, window_size.
 backbone_options: Table(others=Anything(), takes_new=True) = {}
-# ImageNet file (Swin: or its folder); unused with a full checkpoint.
+# ImageNet file (Swin: or its folder; torchvision's ResNets: or "imagenet" to fetch it); unused with
+# a full checkpoint.
 backbone_pretrained: OrNone(Text()) = None
 backbone_drop_path: Number(least=0, most=0.99) = 0.2
 # Recompute activations in the backward pass: less memory.

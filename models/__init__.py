@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,8 @@ if TYPE_CHECKING:  # `import models` alone costs nothing: models/uniphd/ops need
     from torch import Tensor, nn
 
     from util.config import Config
+
+logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -51,7 +54,15 @@ def build_model(
         raise UserError(f"Unknown model '{cfg.model}'; expected one of {', '.join(MODELS)}.")
     build = import_module(f"{MODELS[cfg.model]}.build").build
     if weights is None:
-        return build(cfg)
+        built = build(cfg)
+        if cfg.backbone_pretrained is None and _is_frozen_in_part(built[0].backbone):
+            logger.warning(
+                "The backbone %s starts from random weights, and a part of it is never trained: "
+                "give its ImageNet weights (--swin_pretrain_path FILE; 'imagenet' fetches those of "
+                "torchvision's ResNets).",
+                cfg.backbone,
+            )
+        return built
     from util.checkpoint import load_weights
 
     left_out = [name for name in weights if any(part in name for part in ignore)]
@@ -63,6 +74,10 @@ def build_model(
     model, criterion, postprocessor = build(cfg)
     load_weights(model, weights, ignore)
     return model, criterion, postprocessor
+
+
+def _is_frozen_in_part(module: nn.Module) -> bool:
+    return any(not parameter.requires_grad for parameter in module.parameters())
 
 
 def build_parameter_groups(model: nn.Module, cfg: Config) -> list[dict]:

@@ -274,6 +274,27 @@ def test_resnet50_is_torchvisions(resnet_file, freeze_norm):
             torch.testing.assert_close(got.tensors, x, atol=1e-4, rtol=1e-4)
 
 
+def test_resnet50_fetches_torchvisions_weights(resnet_file, monkeypatch):
+    path, network = resnet_file
+    asked = []
+
+    def fetch(url, **arguments):
+        asked.append(url)
+        return torch.load(path, weights_only=True)
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fetch)
+    backbone = build("resnet50", pretrained="imagenet")
+    assert torch.equal(backbone.body.layer4[2].conv3.weight, network.layer4[2].conv3.weight)
+    assert "resnet50" in asked[0]
+
+    def no_network(url, **arguments):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", no_network)
+    with pytest.raises(UserError, match="cannot be fetched .*not known.*--swin_pretrain_path"):
+        build("resnet50", pretrained="imagenet")
+
+
 def test_resnet50_trains_what_detr_trains():
     backbone = build("resnet50")
     trained = {n for n, p in backbone.named_parameters() if p.requires_grad}

@@ -202,6 +202,18 @@ def test_it_trains_and_evaluates_on_many_people(coco_folder, tmp_path, backbone)
     assert again == record["eval"]
 
 
+def test_a_random_backbone_that_is_frozen_in_part_is_warned_of(caplog):
+    with caplog.at_level("WARNING", logger="models"):
+        model, *_ = build(backbone="resnet50", backbone_options=None)
+        assert "resnet50 starts from random weights" in caplog.text
+        caplog.clear()
+        cfg = Config.fromfile(REPOSITORY / "config" / "grouppose.py")
+        cfg.merge_from_dict({**SMALL, "backbone": "resnet50", "backbone_options": None})
+        build_model(cfg, model.state_dict())
+        build()  # all of a Swin trains
+    assert caplog.text == ""
+
+
 def test_a_model_with_prompts_needs_data_with_prompts(coco_folder, tmp_path, capsys):
     arguments = ["-c", str(REPOSITORY / "config" / "uniphd_tiny.py"), "--dataset_file", "coco"]
     arguments += ["--coco_path", str(coco_folder()), "--output_dir", str(tmp_path)]

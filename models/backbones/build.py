@@ -36,7 +36,8 @@ def build_backbone(
             `timm`.
         options: settings of a Swin that differ from the named one; empty for the others.
         pretrained: ImageNet weights, or None. For a Swin the Swin authors' file, or a folder that
-            holds it under its own name; for a ResNet torchvision's file; otherwise `timm`'s.
+            holds it under its own name; for a ResNet torchvision's file, or "imagenet" to fetch
+            it; otherwise `timm`'s.
         drop_path: stochastic depth; it is logged where the network has none.
         use_checkpointing: recompute activations in the backward pass.
         freeze_norm: BatchNorm is constant (statistics and affine parameters), as in DETR: what it

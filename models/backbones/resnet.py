@@ -8,6 +8,10 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import FrozenBatchNorm2d
 
 from models.backbones.weights import fill, read_weights
+from util.errors import UserError
+
+# In place of a file: torchvision's own ImageNet weights.
+DOWNLOAD = "imagenet"
 
 
 class ResNetBody(nn.Module):
@@ -32,6 +36,7 @@ class ResNetBody(nn.Module):
         self, name: str, freeze_norm: bool, use_checkpointing: bool, first_level: int
     ) -> None:
         super().__init__()
+        self.name = name
         norm_layer = FrozenBatchNorm2d if freeze_norm else nn.BatchNorm2d
         network = torchvision.models.get_model(name, weights=None, norm_layer=norm_layer)
         self.conv1 = network.conv1
@@ -65,9 +70,23 @@ class ResNetBody(nn.Module):
     def load_imagenet_weights(self, path: str) -> None:
         """Fill the network from torchvision's file; its classifier `fc` is dropped.
 
+        Args:
+            path: of the file, or "imagenet": torchvision fetches it, or finds it in its cache.
+
         Raises:
             FileNotFoundError: no file at `path`.
-            UserError: the weights of another network.
+            UserError: the weights of another network, or they cannot be fetched.
         """
-        state = read_weights(path)
+        state = self._fetch_weights() if path == DOWNLOAD else read_weights(path)
         fill(self, {n: v for n, v in state.items() if not n.startswith("fc.")}, path)
+
+    def _fetch_weights(self) -> dict[str, Tensor]:
+        """torchvision's weights, those that DETR and Group Pose start from."""
+        weights = torchvision.models.get_model_weights(self.name).IMAGENET1K_V1
+        try:
+            return weights.get_state_dict(progress=False, check_hash=True)
+        except (OSError, RuntimeError) as error:  # no network, or a damaged file
+            raise UserError(
+                f"The ImageNet weights of {self.name} cannot be fetched from {weights.url} "
+                f"({error}); download the file and name it with --swin_pretrain_path."
+            ) from error
