@@ -29,35 +29,26 @@ def backbone_of(cfg: Config, first_level: int) -> Backbone:
     )
 
 
-def encoder_of(cfg: Config) -> DeformableEncoder:
-    """The deformable encoder."""
-    return DeformableEncoder(
-        (
-            DeformableEncoderLayer(
-                embed_dim=cfg.hidden_dim,
-                num_heads=cfg.num_heads,
-                num_levels=NUM_LEVELS,
-                num_points=cfg.encoder_points,
-                feedforward_dim=cfg.feedforward_dim,
-                dropout=cfg.dropout,
-            )
-            for _ in range(cfg.encoder_layers)
-        ),
-        embed_dim=cfg.hidden_dim,
-        num_levels=NUM_LEVELS,
-        use_checkpointing=cfg.encoder_checkpointing,
-    )
-
-
-def decoder_layer_settings(cfg: Config) -> dict[str, Any]:
-    """Keyword arguments that all kinds of decoder layer take."""
+def layer_settings(cfg: Config, num_points: int) -> dict[str, Any]:
+    """Keyword arguments that all layers with deformable attention take."""
     return dict(
         embed_dim=cfg.hidden_dim,
         num_heads=cfg.num_heads,
         num_levels=NUM_LEVELS,
-        num_points=cfg.decoder_points,
+        num_points=num_points,
         feedforward_dim=cfg.feedforward_dim,
         dropout=cfg.dropout,
+    )
+
+
+def encoder_of(cfg: Config) -> DeformableEncoder:
+    """The deformable encoder."""
+    settings = layer_settings(cfg, cfg.encoder_points)
+    return DeformableEncoder(
+        (DeformableEncoderLayer(**settings) for _ in range(cfg.encoder_layers)),
+        embed_dim=cfg.hidden_dim,
+        num_levels=NUM_LEVELS,
+        use_checkpointing=cfg.encoder_checkpointing,
     )
 
 

@@ -10,8 +10,8 @@ from models.layers.input_projection import InputProjection
 from models.parts import (
     backbone_of,
     criterion_of,
-    decoder_layer_settings,
     encoder_of,
+    layer_settings,
     matcher_of,
 )
 from models.uniphd.criterion import SHARED_LOSSES, Criterion
@@ -31,7 +31,7 @@ def build(cfg: Config) -> tuple[GroupPose, Criterion, PostProcess]:
     """
     skeleton = get_skeleton(cfg.skeleton)
     backbone = backbone_of(cfg, first_level=3)
-    settings = decoder_layer_settings(cfg)
+    settings = layer_settings(cfg, cfg.decoder_points)
     model = GroupPose(
         backbone=backbone,
         input_projection=InputProjection(backbone.num_channels, cfg.hidden_dim),

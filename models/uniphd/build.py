@@ -11,8 +11,8 @@ from models.layers.input_projection import InputProjection
 from models.parts import (
     backbone_of,
     criterion_of,
-    decoder_layer_settings,
     encoder_of,
+    layer_settings,
     matcher_of,
 )
 from models.uniphd.criterion import DECODER_LOSSES, MASK_LOSSES, SHARED_LOSSES, Criterion
@@ -74,7 +74,7 @@ def build(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
 
 def build_decoder_layer(cfg: Config, skeleton: Skeleton) -> GroupDecoderLayer:
     """A layer of the decoder that `decoder` names."""
-    settings = decoder_layer_settings(cfg)
+    settings = layer_settings(cfg, cfg.decoder_points)
     if cfg.decoder == "grouppose":
         return GroupPoseDecoderLayer(**settings)
     return PoseCentricDecoderLayer(
