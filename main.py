@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datasets import build_dataset, build_loader
-from datasets.prompts import PROMPT_KINDS, PromptSampler, parse_kinds
+from datasets.prompts import PROMPT_KINDS, PromptSampler, get_kind, parse_kinds
 from models import build_model, build_parameter_groups
 from trainer import Evaluation, LearningRateSchedule, Optimization, Trainer, autocast_dtype
 from util import checkpoint, distributed
@@ -150,7 +150,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
     """The configuration file with the command line's changes: flags first, then `--options`.
 
     Raises:
-        ConfigError: the file or an option cannot be used.
+        UserError: the file or an option cannot be used, or names an unknown kind of prompt.
         FileNotFoundError: there is no such file.
     """
     cfg = Config.fromfile(arguments.config_file, base=DECLARATIONS)
@@ -175,6 +175,8 @@ def read_config(arguments: argparse.Namespace) -> Config:
     cfg.merge_from_dict({key: value for key, value in changes.items() if value is not None})
     cfg.merge_from_dict(arguments.options)
     cfg.check()
+    for name in (*cfg.prompt_probabilities, *cfg.eval_prompts):
+        get_kind(name)
     return cfg
 
 

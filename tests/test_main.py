@@ -136,6 +136,14 @@ def test_settings_that_do_not_go_together_are_refused_at_once(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("option", ["prompt_probabilities.tekst=1", "eval_prompts=tekst"])
+def test_unknown_kinds_of_prompt_are_refused_at_once(tmp_path, capsys, option):
+    arguments = ["-c", TINY, "--output_dir", str(tmp_path / "run"), "--options", option]
+    assert main.main(arguments) == 2
+    assert "Unknown kind of prompt 'tekst'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_settings_of_a_run_start_another(tmp_path):
     cfg = settings("--options", "lr=0.5", "prompt_probabilities.text=0")
     cfg.dump(tmp_path / "config.py")
