@@ -26,6 +26,7 @@ from datasets.prompts import PROMPT_KINDS, PromptSampler, get_kind, parse_kinds
 from models import build_model, build_parameter_groups
 from trainer import Evaluation, LearningRateSchedule, Optimization, Trainer, autocast_dtype
 from util import checkpoint, distributed
+from util.allocation import keep_freed_memory
 from util.command_line import run_program
 from util.config import DECLARATIONS, Config, OptionsAction
 from util.errors import UserError
@@ -211,6 +212,8 @@ def run(arguments: argparse.Namespace) -> None:
     cfg = read_config(arguments)
     default_device = "cuda" if torch.cuda.is_available() else "cpu"
     device = distributed.initialize(arguments.device or default_device, arguments.local_rank)
+    if device.type == "cpu":
+        keep_freed_memory()
     output_dir = Path(arguments.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     setup(output_dir / "info.txt" if arguments.save_log else None)
