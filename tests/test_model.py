@@ -532,7 +532,7 @@ def test_group_pose_layer_equals_loops_over_groups_and_types():
         got = layer.attend(queries, positions, references, memory)[0]
 
         def attend(module, tokens):
-            return module(tokens[None], tokens[None], tokens[None])[0][0]
+            return module(tokens[None])[0]
 
         x = queries[0] + positions[0]
         x = layer.within_norm(x + torch.stack([attend(layer.within_attention, g) for g in x]))

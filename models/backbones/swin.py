@@ -17,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from models.backbones.weights import fill, read_weights
+from models.performance.attention import attend
+from models.performance.linear import Linear
 from util.errors import MissingFileError, UserError
 
 
@@ -81,6 +83,9 @@ SWIN_VARIANTS = {
 OPTIONS = ("embed_dim", "depths", "num_heads", "window_size", "mlp_ratio")
 # Buffers of the authors' file that follow from the size of the image and the windows.
 DERIVED = ("attn_mask", "relative_position_index", "relative_coords_table")
+# Added to the logits of tokens that are not to see each other.  The Swin authors' -100 leaves
+# weights of 4e-44, with which processors calculate a hundred times slower; here they are zero.
+APART = -1e4
 
 
 class WindowAttention(nn.Module):
@@ -103,15 +108,15 @@ class WindowAttention(nn.Module):
         ).flatten(1)
         offsets = coordinates[:, :, None] - coordinates[:, None, :] + window_size - 1
         self.register_buffer("relative_position_index", offsets[0] * span + offsets[1])
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, windows: Tensor, shift_mask: Tensor | None) -> Tensor:
         """Attend inside every window.
 
         Args:
             windows: [B * N, T, C], the N windows of an image one after the other.
-            shift_mask: [N, T, T] additive, -100 between tokens that the cyclic shift made
+            shift_mask: [N, T, T] additive, `APART` between tokens that the cyclic shift made
                 neighbours; None without a shift.
 
         Returns:
@@ -128,7 +133,7 @@ class WindowAttention(nn.Module):
             bias = bias[None] + shift_mask[:, None].to(query.dtype)  # [N, heads, T, T]
             batch = count // shift_mask.shape[0]
             bias = bias.expand(batch, -1, -1, -1, -1).flatten(0, 1)  # no copy of a single image
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        attended = attend(query, key, value, bias)
         return self.proj(attended.transpose(1, 2).reshape(count, tokens, dim))
 
 
@@ -137,11 +142,11 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.fc1(x, "gelu"))
 
 
 class SwinBlock(nn.Module):
@@ -205,7 +210,7 @@ def make_shift_mask(height: int, width: int, window_size: int, device: torch.dev
         window_size: side of a window; the shift is half of it.
 
     Returns:
-        [N, T, T], 0 or -100, for the N windows and their T = window_size² tokens.
+        [N, T, T], 0 or `APART`, for the N windows and their T = window_size² tokens.
     """
     shift = window_size // 2
     regions = []
@@ -219,7 +224,7 @@ def make_shift_mask(height: int, width: int, window_size: int, device: torch.dev
     )
     region = region.transpose(1, 2).reshape(-1, window_size * window_size)
     different = region[:, None, :] != region[:, :, None]
-    return different.float() * -100.0
+    return different.float() * APART
 
 
 class PatchMerging(nn.Module):
@@ -228,7 +233,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] → [B, ceil(H / 2), ceil(W / 2), 2C]; odd sides are padded with zeros."""

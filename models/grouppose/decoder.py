@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.layers.attention import multi_head_attention
+from models.layers.attention import MultiHeadAttention
 from models.layers.encoder import EncoderMemory
 from models.layers.group_decoder import GroupDecoderLayer, attend_across, attend_to_image
 from models.layers.mlp import FeedForward
@@ -34,9 +34,9 @@ class GroupPoseDecoderLayer(GroupDecoderLayer):
         dropout: float,
     ) -> None:
         super().__init__(embed_dim)
-        self.within_attention = multi_head_attention(embed_dim, num_heads)
+        self.within_attention = MultiHeadAttention(embed_dim, num_heads)
         self.within_norm = nn.LayerNorm(embed_dim)
-        self.across_attention = multi_head_attention(embed_dim, num_heads)
+        self.across_attention = MultiHeadAttention(embed_dim, num_heads)
         self.across_norm = nn.LayerNorm(embed_dim)
         self.cross_attention = MSDeformAttn(
             embed_dim=embed_dim,
@@ -57,7 +57,7 @@ class GroupPoseDecoderLayer(GroupDecoderLayer):
         """
         queries = queries + positions
         nodes = queries.flatten(0, 1)
-        within = self.within_attention(nodes, nodes, nodes, need_weights=False)[0]
+        within = self.within_attention(nodes)
         queries = self.within_norm(queries + self.dropout(within.view_as(queries)))
         across = attend_across(self.across_attention, queries)
         queries = self.across_norm(queries + self.dropout(across))

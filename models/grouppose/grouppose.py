@@ -11,6 +11,7 @@ from models.layers.encoder import DeformableEncoder, EncoderMemory
 from models.layers.group_decoder import GroupDecoder, GroupQueries
 from models.layers.input_projection import InputProjection
 from models.layers.mlp import init_class_bias
+from models.performance.linear import Linear
 from models.uniphd.matcher import GroupMatcher
 from models.uniphd.query_init import QueryInitializer
 from util.nested_tensor import NestedTensor
@@ -51,7 +52,7 @@ class GroupPose(nn.Module):
         self.instance_embedding = nn.Embedding(1, embed_dim)
         self.query_init = query_init
         self.decoder = decoder
-        self.class_heads = nn.ModuleList(nn.Linear(embed_dim, 2) for _ in range(num_decoder_layers))
+        self.class_heads = nn.ModuleList(Linear(embed_dim, 2) for _ in range(num_decoder_layers))
         self.matcher = matcher
         for head in self.class_heads:
             init_class_bias(head)

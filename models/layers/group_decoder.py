@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers.attention import MultiHeadAttention
 from models.layers.encoder import EncoderMemory
 from models.layers.mlp import MLP, zero_last_layer
 from models.layers.position_encoding import encode_points
@@ -164,11 +165,11 @@ def level_references(references: Tensor, memory: EncoderMemory) -> Tensor:
     return references[:, :, :, None] * memory.layout.valid_ratios[:, None, None]
 
 
-def attend_across(attention: nn.MultiheadAttention, queries: Tensor) -> Tensor:
+def attend_across(attention: MultiHeadAttention, queries: Tensor) -> Tensor:
     """Self-attention among the n queries of the same type (one keypoint, or the instance).
 
     Args:
-        attention: batch first.
+        attention: among tokens.
         queries: [B, n, K + 1, D].
 
     Returns:
@@ -176,8 +177,7 @@ def attend_across(attention: nn.MultiheadAttention, queries: Tensor) -> Tensor:
     """
     by_type = queries.transpose(1, 2)  # [B, K + 1, n, D]
     flat = by_type.flatten(0, 1)
-    attended, _ = attention(flat, flat, flat, need_weights=False)
-    return attended.view_as(by_type).transpose(1, 2)
+    return attention(flat).view_as(by_type).transpose(1, 2)
 
 
 def attend_to_image(

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.layers.attention import multi_head_attention
+from models.layers.attention import MultiHeadAttention
 from models.layers.encoder import EncoderMemory
 from models.layers.group_decoder import GroupDecoderLayer, attend_across, attend_to_image
 from models.layers.mlp import FeedForward
@@ -32,7 +32,7 @@ class GraphAttention(nn.Module):
         self, embed_dim: int, num_heads: int, num_nodes: int, learned_adjacency: bool
     ) -> None:
         super().__init__()
-        self.attention = multi_head_attention(embed_dim, num_heads)
+        self.attention = MultiHeadAttention(embed_dim, num_heads)
         self.adjacency = (
             nn.Parameter(torch.full((num_heads, num_nodes, num_nodes), 1e-8))
             if learned_adjacency
@@ -41,12 +41,7 @@ class GraphAttention(nn.Module):
 
     def forward(self, nodes: Tensor) -> Tensor:
         """[G, K + 1, D] → [G, K + 1, D] for G groups of nodes."""
-        groups, count, _ = nodes.shape
-        bias = None
-        if self.adjacency is not None:
-            bias = self.adjacency.to(nodes.dtype).expand(groups, -1, -1, -1)
-            bias = bias.reshape(-1, count, count)
-        return self.attention(nodes, nodes, nodes, attn_mask=bias, need_weights=False)[0]
+        return self.attention(nodes, bias=self.adjacency)
 
 
 class PoseCentricDecoderLayer(GroupDecoderLayer):
@@ -83,7 +78,7 @@ class PoseCentricDecoderLayer(GroupDecoderLayer):
             raise UserError(
                 f"within_type must be one of {', '.join(WITHIN_TYPES)}; got {within_type!r}."
             )
-        self.across_attention = multi_head_attention(embed_dim, num_heads)
+        self.across_attention = MultiHeadAttention(embed_dim, num_heads)
         self.across_norm = nn.LayerNorm(embed_dim)
         self.cross_attention = MSDeformAttn(
             embed_dim=embed_dim,

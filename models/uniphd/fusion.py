@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.layers.attention import multi_head_attention
+from models.layers.attention import MultiHeadAttention
 from models.uniphd.prompt_encoder import EncodedPrompt
 from util.nested_tensor import NestedTensor
 
@@ -21,8 +21,8 @@ class PromptFusion(nn.Module):
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
-        self.text_attention = multi_head_attention(embed_dim, num_heads)
-        self.positional_attention = multi_head_attention(embed_dim, num_heads)
+        self.text_attention = MultiHeadAttention(embed_dim, num_heads)
+        self.positional_attention = MultiHeadAttention(embed_dim, num_heads)
 
     def forward(self, levels: Sequence[NestedTensor], prompt: EncodedPrompt) -> list[NestedTensor]:
         """Levels with [B, D, h, w] features → the same levels, prompt added."""
@@ -30,12 +30,11 @@ class PromptFusion(nn.Module):
         fused = []
         for level in levels:
             tokens = level.tensors.flatten(2).mT
-            attended, _ = attention(
+            attended = attention(
                 query=tokens,
                 key=prompt.features + prompt.positions,
                 value=prompt.features,
-                key_padding_mask=prompt.padding_mask,
-                need_weights=False,
+                padding_mask=prompt.padding_mask,
             )
             fused.append(NestedTensor((tokens + attended).mT.view_as(level.tensors), level.mask))
         return fused

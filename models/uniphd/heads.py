@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.layers.group_decoder import DecoderOutput
 from models.layers.mlp import MLP, init_class_bias, zero_last_layer
+from models.performance.linear import Linear
 from util.keypoint_ops import inverse_sigmoid
 
 
@@ -25,9 +26,9 @@ class PredictionHeads(nn.Module):
 
     def __init__(self, num_layers: int, embed_dim: int) -> None:
         super().__init__()
-        self.class_heads = nn.ModuleList(nn.Linear(embed_dim, 2) for _ in range(num_layers))
+        self.class_heads = nn.ModuleList(Linear(embed_dim, 2) for _ in range(num_layers))
         self.box_heads = nn.ModuleList(MLP(embed_dim, embed_dim, 4, 3) for _ in range(num_layers))
-        self.visibility_heads = nn.ModuleList(nn.Linear(embed_dim, 1) for _ in range(num_layers))
+        self.visibility_heads = nn.ModuleList(Linear(embed_dim, 1) for _ in range(num_layers))
         for class_head, box_head in zip(self.class_heads, self.box_heads, strict=True):
             init_class_bias(class_head)
             zero_last_layer(box_head)

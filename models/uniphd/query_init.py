@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from models.layers.encoder import EncoderMemory, pixel_centers
 from models.layers.group_decoder import GroupQueries
 from models.layers.mlp import MLP, init_class_bias, zero_last_layer
+from models.performance.linear import Linear
 from util.errors import UserError
 
 
@@ -24,9 +25,9 @@ class QueryInitializer(nn.Module):
         super().__init__()
         self.num_keypoints = num_keypoints
         self.num_groups = num_groups
-        self.memory_projection = nn.Linear(embed_dim, embed_dim)
+        self.memory_projection = Linear(embed_dim, embed_dim)
         self.memory_norm = nn.LayerNorm(embed_dim)
-        self.class_head = nn.Linear(embed_dim, 2)
+        self.class_head = Linear(embed_dim, 2)
         self.keypoint_head = MLP(embed_dim, 2 * embed_dim, 2 * num_keypoints, 4)
         self.keypoint_embedding = nn.Embedding(num_keypoints, embed_dim)
         init_class_bias(self.class_head)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from models.performance.linear import Linear
 from models.uniphd.ops.functional import ms_deform_attn
 
 
@@ -35,10 +36,10 @@ class MSDeformAttn(nn.Module):
         self.num_heads = num_heads
         self.num_points = num_points
         samples = num_heads * num_levels * num_points
-        self.sampling_offsets = nn.Linear(embed_dim, samples * 2)
-        self.attention_weights = nn.Linear(embed_dim, samples)
-        self.value_proj = nn.Linear(embed_dim, embed_dim)
-        self.output_proj = nn.Linear(embed_dim, embed_dim)
+        self.sampling_offsets = Linear(embed_dim, samples * 2)
+        self.attention_weights = Linear(embed_dim, samples)
+        self.value_proj = Linear(embed_dim, embed_dim)
+        self.output_proj = Linear(embed_dim, embed_dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -87,16 +88,19 @@ class MSDeformAttn(nn.Module):
             value = value.masked_fill(padding_mask[..., None], 0.0)
         value = value.unflatten(-1, (self.num_heads, -1))
         layout = (batch, queries, self.num_heads, self.num_levels, self.num_points)
-        offsets = self.sampling_offsets(query).view(*layout, 2)
+        offsets = self.sampling_offsets(query).view(batch, queries, self.num_heads, -1)
         weights = self.attention_weights(query).view(batch, queries, self.num_heads, -1)
         weights = weights.softmax(-1).view(layout)
         # Offsets are in pixels of their level.  Positions keep the references' type: in autocast's
         # bfloat16, places on a wide map would be blurred by pixels.
         pixel = spatial_shapes.flip(-1).to(reference_points.dtype).reciprocal()
+        # Long rows: all levels, points and axes of a head in one.
+        span = (self.num_levels, self.num_points, 2)
+        references = reference_points[:, :, :, None].expand(batch, queries, *span)
         locations = torch.addcmul(
-            reference_points[:, :, None, :, None, :],
+            references.reshape(batch, queries, 1, -1),
             offsets.to(reference_points.dtype),
-            pixel[:, None, :],
-        )
+            pixel[:, None].expand(span).reshape(-1),
+        ).view(*layout, 2)
         output = ms_deform_attn(value, spatial_shapes, level_start_index, locations, weights)
         return self.output_proj(output)
