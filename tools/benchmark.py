@@ -34,7 +34,7 @@ from util.errors import UserError
 from util.files import written_whole
 from util.logging import write_json
 
-WHATS = ("forward", "train", "data", "eval", "predict", "operator", "synthetic")
+WHATS = ("forward", "train", "epoch", "data", "eval", "predict", "operator", "synthetic")
 
 
 def parse_names(text: str) -> list[str]:
