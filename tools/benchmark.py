@@ -34,7 +34,17 @@ from util.errors import UserError
 from util.files import written_whole
 from util.logging import write_json
 
-WHATS = ("forward", "train", "epoch", "data", "eval", "predict", "operator", "synthetic")
+WHATS = (
+    "forward",
+    "train",
+    "epoch",
+    "data",
+    "eval",
+    "predict",
+    "inference",
+    "operator",
+    "synthetic",
+)
 
 
 def parse_names(text: str) -> list[str]:
@@ -139,9 +149,7 @@ def measure_step(
     chosen = plan.entries(what, options, REPOSITORY, chosen_variants(arguments, what), older)
     if not chosen:
         raise UserError(f"--variants: nothing to measure for '{what}' on {options['device']}.")
-    memory = available_bytes()
-    if options["device"] != "cpu":
-        memory = torch.cuda.get_device_properties(options["device"]).total_memory
+    memory = rates.get("memory_bytes", available_bytes())
     turns = Turns(
         chosen,
         rounds=arguments.rounds,

@@ -10,8 +10,9 @@ A module has
   operations that `benchmarks.counting` knows;
 - `UNIT: str`: what is counted ("image"), and `DEFAULTS: dict`, its options;
 - `VARIANTS: dict[str, dict]`: options of every variant that differ from the defaults. Beside
-  options, an entry may hold "environment" (variables of the worker), "needs": "cuda", and
-  "uncounted": True where its floor is to be counted on another variant;
+  options, an entry may hold "environment" (variables of the worker), "needs": "cuda",
+  "on_request": True where it is measured only if `--variants` names it, and "uncounted": True where
+  its floor is to be counted on another variant;
 - `OLDER: tuple[str, ...]`: the variants that older commits have as well, for `--against`;
 - optionally `FLOOR`: "counted" (`benchmarks.counting`), or the name of the variant that is the
   floor of the others, such as decoding alone; without it there is none. `FLOOR_BY`: the options

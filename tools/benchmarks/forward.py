@@ -18,7 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "width": 640,
     "batch_size": 1,
     "operator": "compiled",
-    "compile": False,  # torch.compile
+    "compile": None,  # a backend of torch.compile, such as "inductor"
     "tf32": False,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -26,6 +26,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "compiled": {},
     "compiled-bfloat16": {"amp": "bfloat16"},
     "tf32": {"tf32": True, "needs": "cuda"},
+    "torch-compile": {"compile": "inductor", "on_request": True},
+    "torch-compile-bfloat16": {"compile": "inductor", "amp": "bfloat16", "on_request": True},
 }
 OLDER = ("formula", "compiled", "compiled-bfloat16")
 
@@ -35,7 +37,7 @@ def prepare(options: dict[str, Any]) -> Callable[[], int]:
     model, *_ = build(options)
     model.eval()
     samples, prompt = random_batch(options)
-    run = torch.compile(model) if options["compile"] else model
+    run = torch.compile(model, backend=options["compile"]) if options["compile"] else model
 
     @torch.inference_mode()
     def forward() -> int:

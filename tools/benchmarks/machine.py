@@ -23,7 +23,8 @@ def measure(device: torch.device) -> dict[str, Any]:
 
     Returns:
         `flops`: operations a second by type ("float32", "bfloat16", on a GPU also "float16" and
-        "tf32"); `bytes`: read and written a second.
+        "tf32"); `bytes`: read and written a second; on a GPU also `device`: what it is, and the
+        `memory_bytes` that are free.
     """
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if device.type == "cuda":
@@ -36,7 +37,20 @@ def measure(device: torch.device) -> dict[str, Any]:
             _product_rate(size, dtype, device)
             for size in (GPU_SIZES if device.type == "cuda" else SIZES)
         )
-    return {"flops": flops, "bytes": _bandwidth(device)}
+    rates = {"flops": flops, "bytes": _bandwidth(device)}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        torch.cuda.empty_cache()
+        rates["memory_bytes"] = torch.cuda.mem_get_info(device)[0]
+        rates["device"] = {
+            "name": properties.name,
+            "capability": f"{properties.major}.{properties.minor}",
+            "memory_bytes": properties.total_memory,
+            "multiprocessors": properties.multi_processor_count,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return rates
 
 
 def _product_rate(size: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> float:

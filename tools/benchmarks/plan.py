@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import figures
 from benchmarks.turns import Entry, Measurement
 
-ABOUT_A_VARIANT = ("environment", "needs", "uncounted")
+ABOUT_A_VARIANT = ("environment", "needs", "on_request", "uncounted")
 
 
 def load(what: str) -> ModuleType:
@@ -41,6 +41,8 @@ def entries(
         variant = module.VARIANTS[name]
         device = str(common["device"]).partition(":")[0]
         if variant.get("needs", device) != device:
+            continue
+        if variant.get("on_request") and name not in variants:
             continue
         own = {key: value for key, value in variant.items() if key not in ABOUT_A_VARIANT}
         settings = {

@@ -23,7 +23,8 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 2,
     "steps": 1,  # of a round
     "operator": "compiled",
-    "compile": False,  # torch.compile
+    "compile": None,  # a backend of torch.compile, such as "inductor"
+    "form": "ours",  # or "plain" (benchmarks/plain.py)
     "tf32": False,
     "settings": {},
 }
@@ -34,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "checkpointing": {"own_settings": _CHECKPOINTING, "uncounted": True},
     "tf32": {"tf32": True, "needs": "cuda"},
     "float16": {"amp": "float16", "needs": "cuda"},
+    "plain": {"form": "plain", "on_request": True, "uncounted": True},
+    "torch-compile-bfloat16": {"compile": "inductor", "amp": "bfloat16", "on_request": True},
 }
 OLDER = ("float32", "bfloat16", "checkpointing")
 

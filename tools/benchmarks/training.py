@@ -43,7 +43,7 @@ def training(
     """A function that trains an epoch, given its number, and returns the means of its losses.
 
     Args:
-        options: `device` and `amp`.
+        options: `device`, `amp`, `compile` and `form`.
         model: of the measured checkout, as `cfg` and `criterion`.
         criterion: its losses.
         cfg: the settings.
@@ -52,6 +52,8 @@ def training(
     """
     import engine
 
+    if options.get("form") == "plain":
+        return _plain_training(options, model, criterion, cfg, loader)
     if hasattr(engine, "Training"):  # before there was a trainer.py
         return _older_training(options, model, criterion, cfg, loader, probabilities)
     from datasets.prompts import PromptSampler
@@ -69,7 +71,8 @@ def training(
         amp_dtype=TYPES.get(options["amp"]),
     )
     prompts = PromptSampler(probabilities, seed=0)
-    wrapped = torch.compile(model) if options.get("compile") else model
+    backend = options.get("compile")
+    wrapped = torch.compile(model, backend=backend) if backend else model
 
     def epoch(number: int) -> dict[str, float]:
         return engine.train_one_epoch(
@@ -121,5 +124,36 @@ def _older_training(
             amp_dtype=TYPES.get(options["amp"]),
             scaler=scaler,
         )
+
+    return epoch
+
+
+def _plain_training(
+    options: dict[str, Any], model: nn.Module, criterion: nn.Module, cfg: Any, loader: Any
+) -> Callable[[int], dict[str, float]]:
+    """The plain form, with scribbles; see `benchmarks.plain`."""
+    from benchmarks.plain import PlainCriterion, PlainUniPHD, plain_optimizer, published_operator
+    from models import build_parameter_groups
+    from models.uniphd.prompt_encoder import ScribblePrompt
+
+    device = torch.device(options["device"])
+    optimizer = plain_optimizer(build_parameter_groups(model, cfg), cfg.weight_decay)
+    plain = PlainUniPHD(model, published_operator(device)).train()
+    plain_criterion = PlainCriterion(criterion).train()
+
+    def epoch(number: int) -> dict[str, float]:
+        for samples, targets in loader:
+            prompts = ScribblePrompt(torch.stack([target["scribble"] for target in targets]))
+            moved = [
+                {key: v.to(device) if isinstance(v, torch.Tensor) else v for key, v in t.items()}
+                for t in targets
+            ]
+            outputs = plain(samples.to(device), prompts.to(device), moved)
+            total = plain_criterion.total(plain_criterion(outputs, moved))
+            optimizer.zero_grad()
+            total.backward()
+            nn.utils.clip_grad_norm_(plain.parameters(), cfg.clip_max_norm)
+            optimizer.step()
+        return plain_criterion.logged
 
     return epoch

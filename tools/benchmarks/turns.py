@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from util.errors import UserError
 TOOLS = Path(__file__).resolve().parents[1]
 OUT_OF_MEMORY = "OutOfMemoryError"
 LAST_LINES = 12
+NEVER = threading.TIMEOUT_MAX
 
 
 class WorkerError(UserError):
@@ -78,6 +80,7 @@ class Measurement:
         peak_bytes: the largest memory during a round.
         floor: of `benchmarks.counting.floor`, where one was counted here.
         error: why there is nothing.
+        out_of_memory: whether that was for lack of memory.
     """
 
     entry: Entry
@@ -86,6 +89,7 @@ class Measurement:
     peak_bytes: int = 0
     floor: dict[str, Any] | None = None
     error: str | None = None
+    out_of_memory: bool = False
 
 
 class WorkerProcess:
@@ -99,6 +103,7 @@ class WorkerProcess:
     def __init__(self, entry: Entry, folder: Path) -> None:
         self.entry = entry
         self.held_bytes = 0
+        self._is_late = False
         environment = {**os.environ, **entry.environment}
         threads = entry.options["threads"]
         if threads:
@@ -119,20 +124,32 @@ class WorkerProcess:
                 text=True,
             )
 
-    def ask(self, what: str, **details: Any) -> dict[str, Any]:
+    def ask(self, what: str, until: float = NEVER, **details: Any) -> dict[str, Any]:
         """Put a question of `benchmarks.worker` and wait for the answer.
+
+        Args:
+            what: to do.
+            until: `time.monotonic()` at which the worker is ended without an answer.
+            details: of the question.
 
         Raises:
             WorkerError: it failed or died; the message has the last lines that it printed.
         """
+        clock = threading.Timer(max(0.0, until - time.monotonic()), self._end_late)
+        if until < NEVER:
+            clock.start()
         try:
             _stream(self.process.stdin).write(json.dumps({"do": what, **details}) + "\n")
             _stream(self.process.stdin).flush()
             line = _stream(self.process.stdout).readline()
         except BrokenPipeError:
             line = ""
+        finally:
+            clock.cancel()
         if not line:
             status = self.process.wait()
+            if self._is_late:
+                raise self._failed(what, "no answer in the time that was left", False)
             text = "was killed (out of memory?)" if status == -9 else f"ended with status {status}"
             raise self._failed(what, text, status == -9)
         answer = json.loads(line)
@@ -141,6 +158,10 @@ class WorkerProcess:
             raise self._failed(what, text, answer["kind"] == OUT_OF_MEMORY)
         self.held_bytes = max(self.held_bytes, answer.get("held_bytes", 0))
         return answer
+
+    def _end_late(self) -> None:
+        self._is_late = True
+        self.process.kill()
 
     def _failed(self, what: str, text: str, out_of_memory: bool) -> WorkerError:
         lines = self.printed.read_text(errors="replace").splitlines()[-LAST_LINES:]
@@ -189,6 +210,8 @@ class Turns:
         keeps_going: after a failure the others go on, and `Measurement.error` says what happened.
         count: entries whose floor is counted after their rounds, by `rates`.
         rates: of `benchmarks.machine.measure`.
+        until: `time.monotonic()` at which all ends; what was not measured by then has failed.
+        start_seconds: longest start of a worker, its warm-up included; later it has failed.
     """
 
     def __init__(
@@ -202,6 +225,8 @@ class Turns:
         keeps_going: bool = False,
         count: Sequence[Entry] = (),
         rates: Mapping[str, Any] | None = None,
+        until: float = NEVER,
+        start_seconds: float = NEVER,
     ) -> None:
         self.measurements = [Measurement(entry) for entry in entries]
         self.rounds = rounds
@@ -211,6 +236,8 @@ class Turns:
         self.keeps_going = keeps_going
         self.count = list(count)
         self.rates = rates
+        self.until = until
+        self.start_seconds = start_seconds
         self._largest_bytes = 0
         self._number = 0
         self._folder = Path()
@@ -272,9 +299,9 @@ class Turns:
         self._bar.set_description(f"{entry.name}: start")
         process = WorkerProcess(entry, self._folder)
         try:
-            process.ask("prepare", module=entry.module, options=dict(entry.options))
+            process.ask("prepare", until, module=entry.module, options=dict(entry.options))
             for _ in range(self.warmup):
-                process.ask("round")
+                process.ask("round", until)
                 self._bar.update()
         except BaseException:
             process.stop()
@@ -284,7 +311,7 @@ class Turns:
 
     def _take_turns(self, running: list[tuple[Measurement, WorkerProcess]]) -> None:
         share = self.seconds * len(running) / len(self.measurements)
-        deadline = time.monotonic() + share if self.seconds else float("inf")
+        deadline = time.monotonic() + share if self.seconds else NEVER
         for turn in range(self.rounds):
             if turn and time.monotonic() > deadline:
                 break
@@ -293,7 +320,7 @@ class Turns:
             if measurement.entry in self.count and measurement.error is None:
                 self._bar.set_description(f"{measurement.entry.name}: floor")
                 try:
-                    measurement.floor = process.ask("count", rates=self.rates)
+                    measurement.floor = process.ask("count", self.until, rates=self.rates)
                 except WorkerError as error:
                     self._fail(measurement, error)
 
@@ -304,7 +331,7 @@ class Turns:
                 continue
             self._bar.set_description(measurement.entry.name)
             try:
-                answer = process.ask("round")
+                answer = process.ask("round", self.until)
             except WorkerError as error:
                 self._fail(measurement, error)
                 continue
@@ -317,6 +344,7 @@ class Turns:
         if not self.keeps_going:
             raise error
         measurement.error = str(error)
+        measurement.out_of_memory = error.out_of_memory
 
 
 def available_bytes() -> int:
