@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Go through the sections; the exit status."""
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(
-            "PyTorch sees no GPU here. On a machine with one, see whether `nvidia-smi` finds it and "
-            "torch.version.cuda is set; without, --device cpu --smoke shows that it would run."
+            "PyTorch sees no GPU here. On a machine with one, does `nvidia-smi` find it, "
+            "and is torch.version.cuda set? Without, --device cpu --smoke shows that it would run."
         )
     folder = Path(arguments.output_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from util.errors import UserError
 
 TOOLS = Path(__file__).resolve().parents[1]
 OUT_OF_MEMORY = "OutOfMemoryError"
-LAST_LINES = 12
+LAST_LINES = 20
 NEVER = threading.TIMEOUT_MAX
 
 
@@ -104,7 +104,7 @@ class WorkerProcess:
         self.entry = entry
         self.held_bytes = 0
         self._is_late = False
-        environment = {**os.environ, **entry.environment}
+        environment = {**os.environ, **entry.environment, "PYTHONUNBUFFERED": "1"}
         threads = entry.options["threads"]
         if threads:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -297,6 +297,7 @@ class Turns:
     ) -> None:
         entry = measurement.entry
         self._bar.set_description(f"{entry.name}: start")
+        until = min(self.until, time.monotonic() + self.start_seconds)
         process = WorkerProcess(entry, self._folder)
         try:
             process.ask("prepare", until, module=entry.module, options=dict(entry.options))
