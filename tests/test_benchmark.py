@@ -226,6 +226,18 @@ def test_the_floor_knows_autocast_the_operator_and_what_is_compiled():
     assert counting.floor(step, RATES)["flops"] == {"bfloat16": 2 * 8 * 64 * 64}
 
 
+def test_the_floor_knows_onednns_packed_linears():
+    weight = torch.ops.mkldnn._reorder_linear_weight(torch.randn(48, 64), 8)
+
+    def step():
+        torch.ops.mkldnn._linear_pointwise(torch.ones(8, 64), weight, None, "relu", [], "")
+        return 1
+
+    found = counting.floor(step, RATES)
+    assert found["flops"] == {"float32": 2 * 8 * 64 * 48}
+    assert found["bytes"] == 4 * (8 * 64 + 48 * 64 + 8 * 48)
+
+
 def test_floors_are_shared_by_variants_that_do_the_same_work(monkeypatch):
     common = {"device": "cpu", "threads": 1}
     entries = plan.entries("forward", common, ROOT, older=("old", Path("/older")))

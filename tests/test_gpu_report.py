@@ -98,7 +98,7 @@ def test_a_plain_form_that_does_not_fit_is_measured_with_fewer_images(tmp_path, 
     def measure(context, what, variants, most_seconds, batch_size):
         batches.append((batch_size, *variants[:2]))
         if batch_size == gpu_sections.TRAINING_BATCH:
-            plain = measured("plain", None, error="OutOfMemoryError", out_of_memory=True)
+            plain = measured("plain", None, error="OutOfMemoryError", reason="memory")
         else:
             plain = measured("plain", 0.9, peak=100)
         return [plain, measured("float32", 0.4), measured("bfloat16", 0.2, peak=40)]
@@ -113,7 +113,10 @@ def test_a_plain_form_that_does_not_fit_is_measured_with_fewer_images(tmp_path, 
 
 def test_a_variant_that_fails_is_an_error_of_its_section(tmp_path, monkeypatch):
     def measure(context, what, variants, most_seconds, batch_size):
-        return [measured("plain", 0.1), measured("bfloat16", None, error="it broke")]
+        return [
+            measured("plain", 0.1),
+            measured("bfloat16", None, error="it broke", reason="error"),
+        ]
 
     monkeypatch.setattr(gpu_sections, "measure", measure)
     found = context(tmp_path)

@@ -142,7 +142,7 @@ def run_tests(context: Context) -> Outcome:
     """`pytest -m gpu`."""
     where = "tests/test_ops_cuda.py" if context.is_smoke else "tests"
     command = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", where]
-    status, last = run_command(context, "tests", command, 150)
+    status, last = run_command(context, "tests", command, 120)
     said = "took too long" if status is None else f"exit status {status}"
     return Outcome(f"`pytest -m gpu`: {said}\n\n{last}", errors=[] if status == 0 else ["tests"])
 
@@ -207,7 +207,7 @@ def measure(
     return Turns(
         entries,
         rounds=1 if context.is_smoke else 7,
-        warmup=1 if context.is_smoke else 2,
+        warmup=0 if context.is_smoke else 2,
         seconds=most_seconds / 3,
         memory_bytes=memory,
         keeps_going=True,
@@ -221,7 +221,10 @@ def measure(
 def report(
     context: Context, what: str, measurements: Sequence[Measurement], title: str
 ) -> tuple[str, dict[str, Any], list[str]]:
-    """Table and plot of measurements: Markdown, plain values, errors but for lack of memory."""
+    """Table and plot of measurements: Markdown, plain values, errors.
+
+    What lacked memory or time is in the table, and no error.
+    """
     records = [
         figures.record(measurement, measurements, floor)
         for measurement, floor in zip(measurements, plan.floors(what, measurements), strict=True)
@@ -235,7 +238,7 @@ def report(
     errors = [
         f"{title}, {measurement.entry.name}"
         for measurement in measurements
-        if measurement.error and not measurement.out_of_memory
+        if measurement.reason == "error"
     ]
     return text, {title: records}, errors
 
@@ -313,7 +316,7 @@ def measure_training(context: Context) -> Outcome:
     found = measure(context, "train", variants, 130, batch_size=TRAINING_BATCH)
     title = f"training step at batch {TRAINING_BATCH}"
     text, data, errors = report(context, "train", found, title)
-    if found[0].out_of_memory:
+    if found[0].reason == "memory":
         text += (
             "\n\nThe plain form does not fit in memory at this batch; a smaller one instead.\n\n"
         )
@@ -371,10 +374,10 @@ SECTIONS: Mapping[str, Section] = {
     "build": Section(build),
     "machine": Section(rates),
     "operator": Section(measure_operator, 30),
+    "tests": Section(run_tests, 20),
     "training step": Section(measure_training, 30),
     "evaluation": Section(measure_evaluation, 30),
     "forward": Section(measure_forward, 30),
-    "tests": Section(run_tests, 20),
     "short training": Section(train_shortly, 20),
     "goals": Section(goals, -1e9),
 }

@@ -12,12 +12,22 @@ from benchmarks.inputs import TYPES, random_images, random_targets
 
 
 class NoiseLoader:
-    """The same batch of noise, `steps` times, to the engine a loader of an epoch."""
+    """The same batch of noise, `steps` times, to the engine a loader of an epoch.
+
+    As the project's loader, it has its batches in page-locked memory where there is a GPU.
+    """
 
     def __init__(self, options: dict[str, Any], steps: int) -> None:
         from util.nested_tensor import NestedTensor
 
-        self.batch = NestedTensor.from_list(random_images(options)), random_targets(options)
+        samples, targets = NestedTensor.from_list(random_images(options)), random_targets(options)
+        if torch.device(options["device"]).type == "cuda":
+            samples = samples.pin_memory()
+            targets = [
+                {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in t.items()}
+                for t in targets
+            ]
+        self.batch = samples, targets
         self.steps = steps
         self.sampler = self.dataset = self
 

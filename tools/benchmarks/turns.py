@@ -36,11 +36,11 @@ NEVER = threading.TIMEOUT_MAX
 
 
 class WorkerError(UserError):
-    """A worker could not do what it was told; `out_of_memory` if it was for lack of that."""
+    """A worker could not do what it was told: for lack of "memory" or "time", or by an "error"."""
 
-    def __init__(self, message: str, out_of_memory: bool) -> None:
+    def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
-        self.out_of_memory = out_of_memory
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Measurement:
         peak_bytes: the largest memory during a round.
         floor: of `benchmarks.counting.floor`, where one was counted here.
         error: why there is nothing.
-        out_of_memory: whether that was for lack of memory.
+        reason: of that: "memory", "time" or "error".
     """
 
     entry: Entry
@@ -89,7 +89,7 @@ class Measurement:
     peak_bytes: int = 0
     floor: dict[str, Any] | None = None
     error: str | None = None
-    out_of_memory: bool = False
+    reason: str | None = None
 
 
 class WorkerProcess:
@@ -149,13 +149,14 @@ class WorkerProcess:
         if not line:
             status = self.process.wait()
             if self._is_late:
-                raise self._failed(what, "no answer in the time that was left", False)
+                raise self._failed(what, "no answer in the time that was left", "time")
             text = "was killed (out of memory?)" if status == -9 else f"ended with status {status}"
-            raise self._failed(what, text, status == -9)
+            raise self._failed(what, text, "memory" if status == -9 else "error")
         answer = json.loads(line)
         if "error" in answer:
             text = f"{answer['kind']}: {answer['error']}"
-            raise self._failed(what, text, answer["kind"] == OUT_OF_MEMORY)
+            is_memory = answer["kind"] == OUT_OF_MEMORY
+            raise self._failed(what, text, "memory" if is_memory else "error")
         self.held_bytes = max(self.held_bytes, answer.get("held_bytes", 0))
         return answer
 
@@ -163,10 +164,10 @@ class WorkerProcess:
         self._is_late = True
         self.process.kill()
 
-    def _failed(self, what: str, text: str, out_of_memory: bool) -> WorkerError:
+    def _failed(self, what: str, text: str, reason: str) -> WorkerError:
         lines = self.printed.read_text(errors="replace").splitlines()[-LAST_LINES:]
         where = f"The worker of '{self.entry.name}' ({self.entry.checkout}) failed in '{what}'"
-        return WorkerError("\n  ".join([f"{where}: {text}", *lines]), out_of_memory)
+        return WorkerError("\n  ".join([f"{where}: {text}", *lines]), reason)
 
     def stop(self) -> None:
         """End the process and wait until it is gone."""
@@ -283,7 +284,7 @@ class Turns:
             try:
                 self._start(measurement, running)
             except WorkerError as error:
-                if error.out_of_memory and running:
+                if error.reason == "memory" and running:
                     waiting.insert(0, measurement)
                     self._largest_bytes = max(self._largest_bytes, int(self.memory_bytes))
                     return
@@ -345,7 +346,7 @@ class Turns:
         if not self.keeps_going:
             raise error
         measurement.error = str(error)
-        measurement.out_of_memory = error.out_of_memory
+        measurement.reason = error.reason
 
 
 def available_bytes() -> int:

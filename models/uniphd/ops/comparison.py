@@ -22,6 +22,7 @@ class Plain(torch.autograd.Function):
     ) -> Tensor:
         """As `ms_deform_attn`."""
         inputs = (value, shapes, starts, locations.to(value.dtype), weights.to(value.dtype))
+        inputs = tuple(tensor.contiguous() for tensor in inputs)
         ctx.save_for_backward(*inputs)
         ctx.types = (locations.dtype, weights.dtype)
         return torch.ops.uniphd_comparison.plain(*inputs)
