@@ -10,7 +10,7 @@ from launch import ROOT
 
 SOURCES = sorted(
     path.relative_to(ROOT)
-    for pattern in ("*.py", "config/*.py", "datasets/**/*.py", "models/**/*.py", "tools/*.py",
+    for pattern in ("*.py", "config/*.py", "datasets/**/*.py", "models/**/*.py", "tools/**/*.py",
                     "util/*.py")
     for path in ROOT.glob(pattern)
 )  # fmt: skip

@@ -1,147 +1,246 @@
-"""Times the whole model: with the compiled operator against pure PyTorch, and a training step.
+"""Measures the project's steps: every variant in turns within one run, ratios first.
 
     python tools/benchmark.py --threads 2
+    python tools/benchmark.py --what forward,train --against 647b47f --markdown table.md
 
-- forward: one image, a scribble, float32.  The two implementations of deformable attention take
-  turns within one run, so that a busy machine slows both alike; medians and their ratio.
-- training: forward, losses and backward of a batch; seconds and the peak of memory.
+- Each variant is a process of its own; in every round each has its turn, in an order that
+  alternates, so that a busy machine slows all of them alike.  Ratios are those of the rounds.
+- The floor is what the products of a step need at the rate that this machine reached in the same
+  run (tools/benchmarks/counting.py), or the time of what nothing can do without.
+- `--against` measures an older commit in the same run.
+
+tools/benchmarks/ holds the steps; a variant is a line of options there.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
+import contextlib
+import platform
+import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import _repository  # noqa: F401  # makes the project's modules importable
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from benchmarks import checkouts, figures, plan
+from benchmarks.turns import Entry, Turns, available_bytes, worker
 
-from models import REPOSITORY, build_model
-from models.uniphd.ops.functional import ENVIRONMENT_VARIABLE
-from models.uniphd.prompt_encoder import ScribblePrompt
-from models.uniphd.uniphd import UniPHD
+from models import REPOSITORY
 from util.command_line import run_program
-from util.config import Config
-from util.logging import memory_summary, write_json
-from util.nested_tensor import NestedTensor
+from util.config import OptionsAction
+from util.errors import UserError
+from util.files import written_whole
+from util.logging import write_json
 
-IMPLEMENTATIONS = ("pytorch", "compiled")
-NUM_KEYPOINTS = 17
+WHATS = (
+    "forward",
+    "train",
+    "epoch",
+    "data",
+    "eval",
+    "predict",
+    "inference",
+    "operator",
+    "synthetic",
+)
 
 
-def random_inputs(
-    batch: int, height: int, width: int, device: torch.device
-) -> tuple[NestedTensor, ScribblePrompt]:
-    """Noise images with a scribble each."""
-    generator = torch.Generator().manual_seed(0)
-    images = [torch.randn(3, height, width, generator=generator) for _ in range(batch)]
-    points = torch.rand(batch, 12, 2, generator=generator) * torch.tensor([width, height])
-    return NestedTensor.from_list(images).to(device), ScribblePrompt(points).to(device)
+def parse_names(text: str) -> list[str]:
+    """A comma list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def random_targets(batch: int, height: int, width: int, device: torch.device) -> list[dict]:
-    """One person per image."""
-    generator = torch.Generator().manual_seed(1)
-    keypoints = torch.rand(batch, 1, NUM_KEYPOINTS, 3, generator=generator).to(device)
-    keypoints[..., 2] = 1.0
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; options that are not given are those of the step's module."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    what = parser.add_argument_group("what")
+    what.add_argument(
+        "--what", type=parse_names, default=["forward"], help=f"some of {', '.join(WHATS)}"
+    )
+    what.add_argument(
+        "--variants", type=parse_names, default=[], help="some of the steps' variants"
+    )
+    what.add_argument("--against", metavar="COMMIT", help="measure it too, in the same run")
+    what.add_argument("-c", "--config_file", help="settings; by default the step's")
+    what.add_argument(
+        "--options", nargs="+", action=OptionsAction, default={}, metavar="KEY=VALUE",
+        help="change settings",
+    )  # fmt: skip
+    what.add_argument("--side", type=int, nargs="+", help="pixels: a square's, or height and width")
+    what.add_argument("--batch_size", type=int)
+    what.add_argument("--amp", choices=("off", "bfloat16", "float16"), help="of the variants that "
+                      "leave it open")  # fmt: skip
+    how = parser.add_argument_group("how")
+    how.add_argument("--device", help="by default cuda where there is one")
+    how.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
+    how.add_argument("--rounds", type=int, default=7, help="of every variant")
+    how.add_argument("--warmup", type=int, default=1, help="rounds before them")
+    how.add_argument("--seconds", type=float, default=0, help="of all rounds of a step; 0: no end")
+    how.add_argument("--memory", type=float, help="GiB for all workers; by default what is free")
+    out = parser.add_argument_group("output")
+    out.add_argument("--output", type=Path, help="JSON file of all figures")
+    out.add_argument("--markdown", type=Path, help="the tables")
+    return parser
+
+
+def common_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says about the options of all steps.
+
+    Raises:
+        UserError: no such step or file, or a number out of its range.
+    """
+    for name in arguments.what:
+        if name not in WHATS:
+            raise UserError(f"--what: unknown step '{name}'; expected some of {', '.join(WHATS)}.")
+    if arguments.rounds < 1 or arguments.warmup < 0 or arguments.threads < 0:
+        raise UserError("--rounds has to be at least 1, --warmup and --threads at least 0.")
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options: dict[str, Any] = {"device": device, "threads": arguments.threads}
+    if arguments.config_file:
+        path = Path(arguments.config_file).resolve()
+        if not path.is_file():
+            raise UserError(f"--config_file: there is no {path}.")
+        # A file of ours is taken from each checkout; another is the same for all.
+        is_ours = path.is_relative_to(REPOSITORY)
+        options["config_file"] = str(path.relative_to(REPOSITORY) if is_ours else path)
+    if arguments.side:
+        if len(arguments.side) > 2 or min(arguments.side) < 1:
+            raise UserError("--side takes one number of pixels, or height and width.")
+        options |= {"height": arguments.side[0], "width": arguments.side[-1]}
+    given = {"batch_size": arguments.batch_size, "amp": arguments.amp}
+    options |= {name: value for name, value in given.items() if value is not None}
+    if arguments.options:
+        options["settings"] = arguments.options
+    return options
+
+
+def chosen_variants(arguments: argparse.Namespace, what: str) -> list[str]:
+    """The asked-for variants that a step has; all of them where none are asked for.
+
+    Raises:
+        UserError: a variant that none of the steps has.
+    """
+    known = {name for other in arguments.what for name in plan.load(other).VARIANTS}
+    unknown = [name for name in arguments.variants if name not in known]
+    if unknown:
+        raise UserError(
+            f"--variants: unknown '{unknown[0]}'; expected some of {', '.join(sorted(known))}."
+        )
+    return [name for name in arguments.variants if name in plan.load(what).VARIANTS]
+
+
+def measure_rates(options: dict[str, Any]) -> dict[str, Any]:
+    """`benchmarks.machine.measure` in a process of its own."""
+    entry = Entry("machine", "", "", options, REPOSITORY)
+    with worker(entry) as process:
+        return process.ask("rates", options=dict(options))
+
+
+def measure_step(
+    what: str,
+    arguments: argparse.Namespace,
+    options: dict[str, Any],
+    rates: dict[str, Any],
+    older: tuple[str, Path] | None,
+) -> list[dict[str, Any]]:
+    """`figures.record` of every variant of a step."""
+    chosen = plan.entries(what, options, REPOSITORY, chosen_variants(arguments, what), older)
+    if not chosen:
+        raise UserError(f"--variants: nothing to measure for '{what}' on {options['device']}.")
+    memory = rates.get("memory_bytes", available_bytes())
+    turns = Turns(
+        chosen,
+        rounds=arguments.rounds,
+        warmup=arguments.warmup,
+        seconds=arguments.seconds,
+        memory_bytes=2**30 * arguments.memory if arguments.memory else memory,
+        count=plan.counted(what, chosen),
+        rates=rates,
+    )
+    measurements = turns.measure()
     return [
-        {
-            "boxes": torch.tensor([[0.5, 0.5, 0.4, 0.8]], device=device),
-            "labels": torch.ones(1, dtype=torch.int64, device=device),
-            "keypoints": keypoints[i],
-            "area": torch.tensor([0.2], device=device),
-            "masks": torch.ones(1, height, width, dtype=torch.bool, device=device),
-            "image_id": i,
-        }
-        for i in range(batch)
+        figures.record(measurement, measurements, floor)
+        for measurement, floor in zip(measurements, plan.floors(what, measurements), strict=True)
     ]
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for a GPU's queue."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def describe(options: dict[str, Any], rates: dict[str, Any], older: str | None) -> dict[str, Any]:
+    """Where and what was measured."""
+    return {
+        "commit": checkouts.describe(REPOSITORY),
+        "against": older,
+        "processor": processor_name(),
+        "device": options["device"],
+        "threads": options["threads"] or torch.get_num_threads(),
+        "torch": torch.__version__,
+        "rates": rates,
+        "command": f"python tools/benchmark.py {shlex.join(sys.argv[1:])}".strip(),
+    }
 
 
-@torch.inference_mode()
-def time_forward(model: UniPHD, device: torch.device, rounds: int) -> dict[str, Any]:
-    """Seconds of a forward pass with each implementation, in turns, after one round of warm-up."""
-    model.eval()
-    samples, prompt = random_inputs(1, 480, 640, device)
-    seconds: dict[str, list[float]] = {name: [] for name in IMPLEMENTATIONS}
-    for _ in tqdm(range(rounds + 1), desc="forward", unit="round", leave=False):
-        for name in IMPLEMENTATIONS:
-            os.environ[ENVIRONMENT_VARIABLE] = name
-            synchronize(device)
-            start = time.perf_counter()
-            model(samples, prompt)
-            synchronize(device)
-            seconds[name].append(time.perf_counter() - start)
-    os.environ[ENVIRONMENT_VARIABLE] = "auto"
-    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    ratio = statistics.median(
-        compiled / plain
-        for compiled, plain in zip(seconds["compiled"][1:], seconds["pytorch"][1:], strict=True)
+def processor_name() -> str:
+    """Of the CPU, as the system calls it."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def render(report: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    where = report["machine"]
+    rates = where["rates"]
+    speeds = ", ".join(
+        f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in rates["flops"].items()
     )
-    return {"seconds": medians, "ratio": ratio, "rounds": rounds}
-
-
-def time_training(
-    model: UniPHD, criterion: torch.nn.Module, device: torch.device, batch: int, side: int
-) -> dict[str, Any]:
-    """Seconds of one forward and backward pass, and the process' peak of memory afterwards."""
-    model.train()
-    samples, prompt = random_inputs(batch, side, side, device)
-    targets = random_targets(batch, side, side, device)
-    start = time.perf_counter()
-    outputs = model(samples, prompt, targets)
-    total: Tensor = criterion.total(criterion(outputs, targets))
-    total.backward()
-    synchronize(device)
-    return {"seconds": time.perf_counter() - start, "peak memory": memory_summary(device)}
+    against = f" against {where['against']}" if where["against"] else ""
+    parts = [
+        f"`{where['command']}`",
+        f"Commit {where['commit']}{against}; {where['processor']}, {where['device']}, "
+        f"{where['threads']} threads, PyTorch {where['torch']}. Measured in this run: products "
+        f"{speeds}; memory {rates['bytes'] / 1e9:.1f} GB/s.",
+    ]
+    rows: list[str] = []
+    for what, step in report["steps"].items():
+        parts.append(f"### {what}")
+        parts.append(figures.table(step["variants"], step["unit"]))
+        if where["against"]:
+            rows += figures.summary(what, step["variants"], step["unit"], where["against"])
+    if rows:
+        parts += ["### Before and now", "\n".join([*figures.summary_head(where["against"]), *rows])]
+    return "\n\n".join(parts) + "\n"
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure and print."""
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    cfg = Config.fromfile(arguments.config_file)
-    # Scribbles do not need words: any text encoder will do.
-    text_encoder = str(REPOSITORY / "config" / "tiny_text_encoder")
-    cfg.merge_from_dict({"text_encoder": text_encoder, "text_encoder_pretrained": False})
-    torch.manual_seed(0)
-    model, criterion, _ = build_model(cfg)
-    model, criterion = model.to(device), criterion.to(device)
-    report: dict[str, Any] = {"device": str(device), "threads": torch.get_num_threads()}
-    report["forward, 1 x 480 x 640"] = time_forward(model, device, arguments.rounds)
-    size = f"{arguments.batch_size} x {arguments.side} x {arguments.side}"
-    report[f"training step, {size}"] = time_training(
-        model, criterion, device, arguments.batch_size, arguments.side
-    )
-    for name, value in report.items():
-        print(f"{name}: {value}")
+    """Measure, print and write."""
+    options = common_options(arguments)
+    for what in arguments.what:
+        chosen_variants(arguments, what)  # a wrong name is told before anything is measured
+    with contextlib.ExitStack() as stack:
+        older = None
+        if arguments.against:
+            folder = stack.enter_context(checkouts.checkout(REPOSITORY, arguments.against))
+            older = (arguments.against, folder)
+        rates = measure_rates(options)
+        steps = {}
+        for what in arguments.what:
+            variants = measure_step(what, arguments, options, rates, older)
+            steps[what] = {"unit": plan.load(what).UNIT, "variants": variants}
+    report = {"machine": describe(options, rates, arguments.against), "steps": steps}
+    text = render(report)
+    print(text, end="")
     if arguments.output:
         write_json(arguments.output, report)
+    if arguments.markdown:
+        with written_whole(arguments.markdown) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("-c", "--config_file", default=str(REPOSITORY / "config" / "uniphd.py"))
-    parser.add_argument("--device", help="by default cuda where there is one")
-    parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
-    parser.add_argument("--rounds", type=int, default=7, help="of the forward pass")
-    parser.add_argument("--batch_size", type=int, default=2, help="of the training step")
-    parser.add_argument("--side", type=int, default=640, help="of its images, in pixels")
-    parser.add_argument("--output", type=Path, help="JSON file of the figures")
-    arguments = parser.parse_args()
+    arguments = build_parser().parse_args()
     return run_program(lambda: run(arguments))
 
 

@@ -14,59 +14,17 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import _repository  # noqa: F401  # makes the project's modules importable
 import torch
 from torch import Tensor
 
 from models.uniphd.ops import extension, ms_deform_attn_pytorch
-from models.uniphd.ops.random_inputs import random_inputs
+from models.uniphd.ops.comparison import Implementation, load_plain
+from models.uniphd.ops.random_inputs import QUERIES, model_inputs
 
-LEVELS = [(60, 80), (30, 40), (15, 20), (8, 10)]
-QUERIES = {"encoder": sum(height * width for height, width in LEVELS), "decoder": 20 * 18}
-HEADS, POINTS, CHANNELS = 8, 4, 32
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-Implementation = Callable[..., Tensor]
-
-
-class Plain(torch.autograd.Function):
-    """The plain form of the published CUDA kernel, in one type throughout."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor
-    ) -> Tensor:
-        """As `ms_deform_attn`."""
-        inputs = (value, shapes, starts, locations.to(value.dtype), weights.to(value.dtype))
-        ctx.save_for_backward(*inputs)
-        ctx.types = (locations.dtype, weights.dtype)
-        return torch.ops.uniphd_comparison.plain(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of value, locations and weights."""
-        value, locations, weights = torch.ops.uniphd_comparison.plain_backward(
-            gradient.contiguous(), *ctx.saved_tensors
-        )
-        return value, None, None, locations.to(ctx.types[0]), weights.to(ctx.types[1])
-
-
-def load_plain() -> Implementation:
-    """Compile csrc/comparison/plain.cu."""
-    from torch.utils import cpp_extension
-
-    cpp_extension.CUDA_HOME = str(extension.cuda_home())
-    cpp_extension.load(
-        name="uniphd_comparison",
-        sources=[str(extension.SOURCE_FOLDER / "comparison" / "plain.cu")],
-        extra_cuda_cflags=["-O3"],
-        is_python_module=False,
-    )
-    return Plain.apply
 
 
 def time_once(function: Implementation, inputs: list[Tensor], backward: bool) -> float:
@@ -153,11 +111,9 @@ def main() -> None:
     )
     print(f"PyTorch {torch.__version__}, {device.type} ({where}), batch {batch}")
     print("shape | type | implementation | forward | forward + backward | MiB")
-    for shape, queries in QUERIES.items():
+    for shape in QUERIES:
         for name in arguments.types:
-            inputs = random_inputs(
-                batch, LEVELS, queries, HEADS, POINTS, CHANNELS, TYPES[name], str(device)
-            )
+            inputs = model_inputs(shape, batch, TYPES[name], str(device))
             for row in measure(implementations, inputs, arguments.rounds):
                 print(f"{shape} | {name} | {row}", flush=True)
 

@@ -5,6 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# The model's, for an image of 480 x 640 pixels.
+LEVELS = [(60, 80), (30, 40), (15, 20), (8, 10)]
+QUERIES = {"encoder": sum(height * width for height, width in LEVELS), "decoder": 20 * 18}
+HEADS, POINTS, CHANNELS = 8, 4, 32
+
+
+def model_inputs(shape: str, batch: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """Arguments of `ms_deform_attn` as the model's "encoder" or "decoder" has them."""
+    return random_inputs(batch, LEVELS, QUERIES[shape], HEADS, POINTS, CHANNELS, dtype, device)
+
 
 def random_inputs(
     batch: int,
