@@ -18,6 +18,8 @@ DEFAULTS: dict[str, Any] = {
     "width": 640,
     "batch_size": 1,
     "operator": "compiled",
+    "packed": True,  # linear layers (models/performance)
+    "keep_memory": True,  # util/allocation.py
     "compile": None,  # a backend of torch.compile, such as "inductor"
     "tf32": False,
 }
@@ -25,6 +27,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "formula": {"operator": "pytorch", "uncounted": True},
     "compiled": {},
     "compiled-bfloat16": {"amp": "bfloat16"},
+    "plain-linear": {"packed": False},
+    "fresh-memory": {"keep_memory": False},
     "tf32": {"tf32": True, "needs": "cuda"},
     "torch-compile": {"compile": "inductor", "on_request": True},
     "torch-compile-bfloat16": {"compile": "inductor", "amp": "bfloat16", "on_request": True},

@@ -25,6 +25,24 @@ def choose_operator(options: dict[str, Any]) -> None:
     os.environ[OPERATOR_VARIABLE] = options.get("operator", "auto")
 
 
+def choose_performance(options: dict[str, Any]) -> None:
+    """Do on the CPU as main.py does: options `keep_memory` and `packed`, both true by default.
+
+    Older commits know neither.
+    """
+    if options["device"] != "cpu":
+        return
+    try:
+        from models.performance import linear
+        from util.allocation import keep_freed_memory
+    except ImportError:
+        return
+    if options.get("keep_memory", True):
+        keep_freed_memory()
+    if not options.get("packed", True):
+        linear._can_pack = lambda x, weight: False
+
+
 def choose_precision(options: dict[str, Any]) -> None:
     """Set TF32: option `tf32`."""
     torch.set_float32_matmul_precision("high" if options.get("tf32") else "highest")
@@ -52,6 +70,7 @@ def build(options: dict[str, Any]) -> tuple[nn.Module, nn.Module, nn.Module, Con
     from models import build_model
 
     choose_operator(options)
+    choose_performance(options)
     choose_precision(options)
     cfg = read_config(options)
     torch.manual_seed(0)

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 2,
     "steps": 1,  # of a round
     "operator": "compiled",
+    "keep_memory": True,  # util/allocation.py
     "compile": None,  # a backend of torch.compile, such as "inductor"
     "form": "ours",  # or "plain" (benchmarks/plain.py)
     "tf32": False,
@@ -32,6 +33,7 @@ _CHECKPOINTING = {"backbone_checkpointing": True, "encoder_checkpointing": True}
 VARIANTS: dict[str, dict[str, Any]] = {
     "float32": {},
     "bfloat16": {"amp": "bfloat16"},
+    "fresh-memory": {"keep_memory": False, "uncounted": True},
     "checkpointing": {"own_settings": _CHECKPOINTING, "uncounted": True},
     "tf32": {"tf32": True, "needs": "cuda"},
     "float16": {"amp": "float16", "needs": "cuda"},
