@@ -71,6 +71,9 @@ class LearningRateSchedule:
 class Optimization:
     """AdamW with a schedule, clipping and mixed precision: everything that changes the weights.
 
+    All of a step stays on the device: the fused AdamW leaves out a step that overflowed in float16
+    by itself, where the plain one would ask the host.
+
     Args:
         model: not wrapped; its parameters have the names that checkpoints keep.
         groups: of parameters: `params`, `lr` and `name`.
@@ -98,9 +101,10 @@ class Optimization:
     ) -> None:
         names = {parameter: name for name, parameter in model.named_parameters()}
         named = [{**g, "params": [(names[p], p) for p in g["params"]]} for g in groups]
-        self.optimizer = torch.optim.AdamW(named, weight_decay=weight_decay)
+        self.optimizer = torch.optim.AdamW(named, weight_decay=weight_decay, fused=True)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.schedule = schedule
         self.device = device
         self.clip_max_norm = clip_max_norm if clip_max_norm > 0 else math.inf
@@ -125,8 +129,7 @@ class Optimization:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip_max_norm)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.clip_max_norm, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.steps += 1
@@ -158,8 +161,7 @@ class Optimization:
         """
         own = self.optimizer.state_dict()
         own_names = [name for group in own["param_groups"] for name in group["param_names"]]
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        shapes = {n: tuple(p.shape) for n, p in zip(own_names, parameters, strict=True)}
+        shapes = {n: tuple(p.shape) for n, p in zip(own_names, self._parameters, strict=True)}
         numbers = _numbers_by_name(state, own["param_groups"])
         saved = state["optimizer"]["state"]
         difference = ""
