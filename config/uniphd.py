@@ -100,6 +100,8 @@ augment: Flag() = True  # False: evaluation's resize in training too (synthetic 
 drop_cropped_keypoints: Flag() = False
 # Training pairs of an image that follow each other in the random order.
 prompts_per_image: Whole(least=1, most=1000) = 1
+# Pairs of an image that are in one training batch with the same pixels: one backbone pass.
+share_image_features: Flag() = False
 num_workers: Whole(least=0, most=1024) = 4
 # Only for dataset = "synthetic"; see datasets/synthetic.
 _lengths = dict(train_length=Whole(least=1), val_length=Whole(least=1))

@@ -306,6 +306,7 @@ REFUSED = {
     "augment": ["2"],
     "drop_cropped_keypoints": ["None"],
     "prompts_per_image": ["0"],
+    "share_image_features": ["1"],
     "num_workers": ["-1", "1.5"],
     "synthetic.train_length": ["0"],
     "synthetic.val_length": ["-1"],

@@ -257,6 +257,7 @@ def toy_loader(length, training, batch_size, rank=0, world_size=1, dataset=ToyDa
         num_workers=0,
         pad_divisor=16,
         prompts_per_image=1,
+        share_image_features=False,
     )
     return build_loader(cfg, dataset(length, training), rank, world_size)
 

@@ -66,7 +66,7 @@ class UniPHD(nn.Module):
         self.matcher = matcher
 
     def encode_image(self, samples: NestedTensor) -> list[NestedTensor]:
-        """What any number of prompts share: C2…C5 of B normalised, padded images."""
+        """What any number of prompts share: C2…C5 of normalised, padded images."""
         return self.backbone(samples)
 
     def forward(
@@ -79,9 +79,10 @@ class UniPHD(nn.Module):
         """Predict for a batch.
 
         Args:
-            samples: B normalised images, padded to multiples of 16.
-            prompts: one prompt per image.
-            targets: the referred person of each image (`datasets.sample.Sample`); with them, masks
+            samples: normalised images of B samples, padded to multiples of 16.  Samples may have an
+                image in common (`image_of_sample`): then the backbone sees it once.
+            prompts: one prompt per sample.
+            targets: the referred person of each sample (`datasets.sample.Sample`); with them, masks
                 are made for the matched groups only.
             features: of `encode_image(samples)`, where they are known already.
 
@@ -104,9 +105,9 @@ class UniPHD(nn.Module):
         """
         if features is None:
             features = self.encode_image(samples)
-        c2, c3, c4, c5 = features
+        levels = self.input_projection(features[1:], samples.mask)
+        c2, c3, c4, *levels = samples.for_samples([*features[:3], *levels])
         prompt = self.prompt_encoder(prompts, c4, samples.tensors.shape[-2:])
-        levels = self.input_projection([c3, c4, c5], samples.mask)
         memory = self.encoder(self.fusion(levels, prompt))
         groups = self.query_init(memory, prompt.instance_query)
         decoded = self.decoder(groups, memory)
