@@ -31,8 +31,12 @@ backbone_options: Table(others=Anything(), takes_new=True) = {}
 # a full checkpoint.
 backbone_pretrained: OrNone(Text()) = None
 backbone_drop_path: Number(least=0, most=0.99) = 0.2
-# Recompute activations in the backward pass: less memory.
+# Recompute activations in the backward pass, part by part: less memory, more time.
 backbone_checkpointing: Flag() = False
+text_encoder_checkpointing: Flag() = False
+encoder_checkpointing: Flag() = False
+decoder_checkpointing: Flag() = False
+mask_head_checkpointing: Flag() = False
 # Constant BatchNorm, as in DETR; False to train it from scratch.
 backbone_freeze_norm: Flag() = True
 text_encoder: Text() = "roberta-base"  # Hugging Face name, or a local folder
@@ -44,8 +48,6 @@ num_heads: Whole(least=1, most=256) = 8
 feedforward_dim: Whole(least=1, most=65536) = 2048
 encoder_layers: Whole(least=1, most=64) = 6
 encoder_points: Whole(least=1, most=64) = 4
-# Recompute encoder activations in the backward pass: less memory.
-encoder_checkpointing: Flag() = False
 decoder_layers: Whole(least=1, most=64) = 6
 decoder_points: Whole(least=1, most=64) = 4
 dropout: Number(least=0, most=0.99) = 0.0  # encoder and decoder

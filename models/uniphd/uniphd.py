@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from datasets.prompts import Prompt
 from models.backbones.backbone import Backbone
@@ -35,6 +36,7 @@ class UniPHD(nn.Module):
         heads: class, box and visibility per decoder layer.
         mask_head: dynamic mask head, or None for a model without masks.
         matcher: finds the group of each person; used only when targets are given.
+        mask_head_checkpointing: recompute the mask head's activations in the backward pass.
     """
 
     takes_prompts = True
@@ -52,6 +54,7 @@ class UniPHD(nn.Module):
         heads: PredictionHeads,
         mask_head: DynamicMaskHead | None,
         matcher: GroupMatcher,
+        mask_head_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -64,6 +67,7 @@ class UniPHD(nn.Module):
         self.heads = heads
         self.mask_head = mask_head
         self.matcher = matcher
+        self.mask_head_checkpointing = mask_head_checkpointing
 
     def encode_image(self, samples: NestedTensor) -> list[NestedTensor]:
         """What any number of prompts share: C2…C5 of normalised, padded images."""
@@ -122,7 +126,7 @@ class UniPHD(nn.Module):
         if self.mask_head is not None:
             chosen = self._mask_groups(outputs)
             outputs["mask_groups"] = chosen
-            outputs["pred_masks"], outputs["pred_masks_low"] = self.mask_head(
+            inputs = (
                 decoded[-1].instance_queries.take_along_dim(chosen[..., None], dim=1),
                 decoded[-1].references.mean(dim=2).take_along_dim(chosen[..., None], dim=1),
                 memory,
@@ -130,6 +134,11 @@ class UniPHD(nn.Module):
                 c3.tensors,
                 samples.sizes,
             )
+            if self.mask_head_checkpointing and self.training:
+                masks = checkpoint(self.mask_head, *inputs, use_reentrant=False)
+            else:
+                masks = self.mask_head(*inputs)
+            outputs["pred_masks"], outputs["pred_masks_low"] = masks
         return outputs
 
     def _mask_groups(self, outputs: dict[str, object]) -> Tensor:
