@@ -247,7 +247,7 @@ def run(arguments: argparse.Namespace) -> None:
         prompts=cfg.eval_prompts,
         output_dir=output_dir,
         device=device,
-        amp_dtype=autocast_dtype(device) if cfg.amp else None,
+        amp_dtype=autocast_dtype(device, cfg.amp),
         save_predictions=arguments.save_predictions,
         num_images=arguments.save_images,
     )

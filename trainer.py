@@ -43,8 +43,18 @@ DRAWN_SCORE = 0.3
 # --- optimization --------------------------------------------------------------------------------
 
 
-def autocast_dtype(device: torch.device) -> torch.dtype:
-    """The short format of mixed precision: bfloat16 where the device has it, else float16."""
+def autocast_dtype(device: torch.device, amp: bool | str = True) -> torch.dtype | None:
+    """The short format of mixed precision, None without.
+
+    Args:
+        device: where the model is.
+        amp: setting 'amp': "bfloat16", "float16", False, or True: bfloat16 where the device has it,
+            else float16.
+    """
+    if amp is False:
+        return None
+    if amp is not True:
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp]
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16

@@ -11,6 +11,7 @@ from util.setting_types import (
     ListOf,
     Number,
     OneOf,
+    OrFlag,
     OrNone,
     OrRange,
     Table,
@@ -141,7 +142,8 @@ lr_drop_epochs: ListOf(Whole(least=1)) = [18]  # x 0.1 after these epochs
 lr_warmup_steps: Whole(least=0) = 0  # linear, from 0
 weight_decay: Number(least=0) = 1e-4
 clip_max_norm: Number(least=0) = 0.1  # 0: gradients stay as they are
-amp: Flag() = False
+# Mixed precision: False, a format, or True: bfloat16 where the device has it, else float16.
+amp: OrFlag(OneOf("bfloat16", "float16")) = False
 seed: Whole(least=0, most=2**63 - 1) = 42
 checkpoint_every: Whole(least=0) = 1  # epochs between two numbered copies; 0: none
 eval_every: Whole(least=0) = 1  # epochs; 0: only after the last

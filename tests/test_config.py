@@ -332,7 +332,7 @@ REFUSED = {
     "lr_warmup_steps": ["-1"],
     "weight_decay": ["-1"],
     "clip_max_norm": ["-0.1"],
-    "amp": ["1"],
+    "amp": ["1", "float64", "None"],
     "seed": ["-1", "9223372036854775808"],
     "checkpoint_every": ["-1"],
     "eval_every": ["-1"],

@@ -90,12 +90,21 @@ def test_settings_arrive_where_they_are_used(tmp_path, monkeypatch):
     assert evaluation.save_predictions and evaluation.amp_dtype is None
 
 
-def test_amp_is_for_training_and_evaluation(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("flags", "dtype", "scaled"),
+    [
+        (["--amp", "--options", "synthetic.val_length=2"], torch.bfloat16, False),
+        (["--options", "amp=bfloat16"], torch.bfloat16, False),
+        (["--options", "amp=float16"], torch.float16, True),
+        (["--options", "amp=False"], None, False),
+    ],
+)
+def test_amp_is_for_training_and_evaluation(tmp_path, monkeypatch, flags, dtype, scaled):
     seen = []
     monkeypatch.setattr(main.Trainer, "run", lambda trainer: seen.append(trainer))
-    arguments = ["--output_dir", str(tmp_path), "--device", "cpu", "--amp"]
-    assert main.main([*arguments, "--options", "synthetic.val_length=2"]) == 0
-    assert seen[0].optimization.amp_dtype == seen[0].evaluation.amp_dtype == torch.bfloat16
+    assert main.main(["--output_dir", str(tmp_path), "--device", "cpu", *flags]) == 0
+    assert seen[0].optimization.amp_dtype == seen[0].evaluation.amp_dtype == dtype
+    assert seen[0].optimization.scaler.is_enabled() == scaled
 
 
 def test_without_flags_the_configuration_file_decides():

@@ -249,6 +249,20 @@ def test_nothing_is_recomputed_in_evaluation(tmp_path, monkeypatch):
     assert calls.count == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_is_near_full_precision(tmp_path, dtype):
+    model, criterion, _ = small_model(tmp_path, prompt_dropout=0.0, backbone_drop_path=0.0)
+    losses = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            outputs = model.train()(random_batch(), all_prompts()["scribble"], random_targets())
+        losses.append(criterion.total(criterion(outputs, random_targets())))
+    losses[1].backward()
+    assert losses[0] != losses[1]
+    torch.testing.assert_close(*losses, rtol=0.1, atol=0)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_no_mask_head(tmp_path):
     model, criterion, postprocessor = small_model(tmp_path, mask_head=False)
     outputs = model.eval()(random_batch(), all_prompts()["text"], random_targets())
