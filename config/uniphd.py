@@ -144,6 +144,9 @@ weight_decay: Number(least=0) = 1e-4
 clip_max_norm: Number(least=0) = 0.1  # 0: gradients stay as they are
 # Mixed precision: False, a format, or True: bfloat16 where the device has it, else float16.
 amp: OrFlag(OneOf("bfloat16", "float16")) = False
+# Between processes: MiB of the pieces in which gradients travel, and whether in bfloat16.
+gradient_bucket_mb: Number(above=0, most=4096) = 25.0
+gradient_bfloat16: Flag() = False
 seed: Whole(least=0, most=2**63 - 1) = 42
 checkpoint_every: Whole(least=0) = 1  # epochs between two numbered copies; 0: none
 eval_every: Whole(least=0) = 1  # epochs; 0: only after the last

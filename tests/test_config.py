@@ -333,6 +333,8 @@ REFUSED = {
     "weight_decay": ["-1"],
     "clip_max_norm": ["-0.1"],
     "amp": ["1", "float64", "None"],
+    "gradient_bucket_mb": ["0", "-1", "5000"],
+    "gradient_bfloat16": ["1"],
     "seed": ["-1", "9223372036854775808"],
     "checkpoint_every": ["-1"],
     "eval_every": ["-1"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,11 @@ class UniPHD(nn.Module):
         self.mask_head = mask_head
         self.matcher = matcher
         self.mask_head_checkpointing = mask_head_checkpointing
+
+    def prompt_parameters(self) -> Iterator[nn.Parameter]:
+        """What only some kinds of prompt use: with the others it gets no gradient."""
+        yield from self.prompt_encoder.parameters()
+        yield from self.fusion.parameters()
 
     def encode_image(self, samples: NestedTensor) -> list[NestedTensor]:
         """What any number of prompts share: C2…C5 of normalised, padded images."""
