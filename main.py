@@ -30,6 +30,7 @@ from util.allocation import keep_freed_memory
 from util.command_line import run_program
 from util.config import DECLARATIONS, Config, OptionsAction
 from util.errors import UserError
+from util.gradient_exchange import GradientExchange
 from util.logging import LOGGER_NAME, setup
 from util.loss_means import NonFiniteLossError
 from util.run_folder import RunFolder
@@ -117,10 +118,10 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--find_unused_params",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="several processes: look for parameters without gradient in every step. UniPHD has "
-        "them (a prompt kind uses only its own projections), so it cannot train without; models "
-        "without prompts never have any",
+        default=False,
+        help="several processes: look for parameters without gradient in every step. No model here "
+        "needs it: UniPHD names those that only some kinds of prompt use; one of your own may have "
+        "others",
     )
 
     evaluation = parser.add_argument_group("evaluation")
@@ -250,7 +251,7 @@ def run(arguments: argparse.Namespace) -> None:
         prompts=cfg.eval_prompts,
         output_dir=output_dir,
         device=device,
-        amp_dtype=autocast_dtype(device) if cfg.amp else None,
+        amp_dtype=autocast_dtype(device, cfg.amp),
         save_predictions=arguments.save_predictions,
         num_images=arguments.save_images,
     )
@@ -290,6 +291,12 @@ def build_trainer(
         device=device,
         clip_max_norm=cfg.clip_max_norm,
         amp_dtype=evaluation.amp_dtype,
+        exchange=GradientExchange(
+            model,
+            bucket_mb=cfg.gradient_bucket_mb,
+            bfloat16=cfg.gradient_bfloat16,
+            find_unused_parameters=arguments.find_unused_params,
+        ),
     )
     prompts = None
     if model.takes_prompts:
@@ -310,7 +317,6 @@ def build_trainer(
         log_every=cfg.log_every,
         checkpoint_every=cfg.checkpoint_every,
         eval_every=cfg.eval_every,
-        find_unused_parameters=arguments.find_unused_params,
         note=arguments.note,
     )
 

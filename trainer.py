@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 import engine
@@ -26,6 +25,7 @@ from datasets.evaluation import format_table
 from datasets.prompts import Prompt, PromptKind, PromptSampler, get_kind
 from util import distributed, visualize
 from util.errors import UserError
+from util.gradient_exchange import GradientExchange
 from util.logging import LOGGER_NAME, RESULT, write_json
 from util.loss_means import NonFiniteLossError
 from util.run_folder import RunFolder
@@ -43,8 +43,18 @@ DRAWN_SCORE = 0.3
 # --- optimization --------------------------------------------------------------------------------
 
 
-def autocast_dtype(device: torch.device) -> torch.dtype:
-    """The short format of mixed precision: bfloat16 where the device has it, else float16."""
+def autocast_dtype(device: torch.device, amp: bool | str = True) -> torch.dtype | None:
+    """The short format of mixed precision, None without.
+
+    Args:
+        device: where the model is.
+        amp: setting 'amp': "bfloat16", "float16", False, or True: bfloat16 where the device has it,
+            else float16.
+    """
+    if amp is False:
+        return None
+    if amp is not True:
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp]
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
@@ -71,6 +81,9 @@ class LearningRateSchedule:
 class Optimization:
     """AdamW with a schedule, clipping and mixed precision: everything that changes the weights.
 
+    All of a step stays on the device: the fused AdamW leaves out a step that overflowed in float16
+    by itself, where the plain one would ask the host.
+
     Args:
         model: not wrapped; its parameters have the names that checkpoints keep.
         groups: of parameters: `params`, `lr` and `name`.
@@ -80,6 +93,7 @@ class Optimization:
         clip_max_norm: largest norm of the gradient; 0 leaves the gradient as it is.
         amp_dtype: precision of the forward pass under autocast; None is full precision. Losses are
             scaled for float16.
+        exchange: of `model`'s gradients between the processes; None: one with its defaults.
 
     Attributes:
         steps: done since the run began.
@@ -95,12 +109,15 @@ class Optimization:
         device: torch.device,
         clip_max_norm: float = 0.0,
         amp_dtype: torch.dtype | None = None,
+        exchange: GradientExchange | None = None,
     ) -> None:
+        self.exchange = GradientExchange(model) if exchange is None else exchange
         names = {parameter: name for name, parameter in model.named_parameters()}
         named = [{**g, "params": [(names[p], p) for p in g["params"]]} for g in groups]
-        self.optimizer = torch.optim.AdamW(named, weight_decay=weight_decay)
+        self.optimizer = torch.optim.AdamW(named, weight_decay=weight_decay, fused=True)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.schedule = schedule
         self.device = device
         self.clip_max_norm = clip_max_norm if clip_max_norm > 0 else math.inf
@@ -124,9 +141,9 @@ class Optimization:
             group["lr"] = group["initial_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        self.exchange.finish()
         self.scaler.unscale_(self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip_max_norm)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.clip_max_norm, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.steps += 1
@@ -158,8 +175,7 @@ class Optimization:
         """
         own = self.optimizer.state_dict()
         own_names = [name for group in own["param_groups"] for name in group["param_names"]]
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        shapes = {n: tuple(p.shape) for n, p in zip(own_names, parameters, strict=True)}
+        shapes = {n: tuple(p.shape) for n, p in zip(own_names, self._parameters, strict=True)}
         numbers = _numbers_by_name(state, own["param_groups"])
         saved = state["optimizer"]["state"]
         difference = ""
@@ -356,8 +372,6 @@ class Trainer:
         log_every: steps between two lines of progress.
         checkpoint_every: epochs between two numbered copies of the checkpoint; 0: none.
         eval_every: see `evaluation`.
-        find_unused_parameters: with several processes, look for parameters without gradient; only a
-            model that takes prompts can have them.
         note: a remark, kept in every record.
 
     Raises:
@@ -383,7 +397,6 @@ class Trainer:
         log_every: int = 20,
         checkpoint_every: int = 0,
         eval_every: int = 1,
-        find_unused_parameters: bool = True,
         note: str = "",
     ) -> None:
         if epochs < 1 or (resume is None and not 0 <= start_epoch < epochs):
@@ -416,14 +429,6 @@ class Trainer:
         self._unfinished: dict[str, Any] | None = None
         if resume is not None and all(r["epoch"] != resume["epoch"] for r in records):
             self._unfinished = dict(resume["record"])
-        self._wrapped = model
-        if distributed.world_size() > 1:
-            # A text iteration has no gradient for the point projections, and the other way round.
-            self._wrapped = DistributedDataParallel(
-                model,
-                device_ids=[device] if device.type == "cuda" else None,
-                find_unused_parameters=find_unused_parameters and model.takes_prompts,
-            )
 
     def run(self) -> None:
         """Train, evaluate and save until the last epoch is done.
@@ -449,7 +454,7 @@ class Trainer:
         start = time.perf_counter()
         try:
             losses = engine.train_one_epoch(
-                self._wrapped,
+                self.optimization.exchange.model,
                 self.criterion,
                 self.loader,
                 self.optimization,

@@ -11,6 +11,7 @@ from util.setting_types import (
     ListOf,
     Number,
     OneOf,
+    OrFlag,
     OrNone,
     OrRange,
     Table,
@@ -31,8 +32,12 @@ backbone_options: Table(others=Anything(), takes_new=True) = {}
 # a full checkpoint.
 backbone_pretrained: OrNone(Text()) = None
 backbone_drop_path: Number(least=0, most=0.99) = 0.2
-# Recompute activations in the backward pass: less memory.
+# Recompute activations in the backward pass, part by part: less memory, more time.
 backbone_checkpointing: Flag() = False
+text_encoder_checkpointing: Flag() = False
+encoder_checkpointing: Flag() = False
+decoder_checkpointing: Flag() = False
+mask_head_checkpointing: Flag() = False
 # Constant BatchNorm, as in DETR; False to train it from scratch.
 backbone_freeze_norm: Flag() = True
 text_encoder: Text() = "roberta-base"  # Hugging Face name, or a local folder
@@ -44,8 +49,6 @@ num_heads: Whole(least=1, most=256) = 8
 feedforward_dim: Whole(least=1, most=65536) = 2048
 encoder_layers: Whole(least=1, most=64) = 6
 encoder_points: Whole(least=1, most=64) = 4
-# Recompute encoder activations in the backward pass: less memory.
-encoder_checkpointing: Flag() = False
 decoder_layers: Whole(least=1, most=64) = 6
 decoder_points: Whole(least=1, most=64) = 4
 dropout: Number(least=0, most=0.99) = 0.0  # encoder and decoder
@@ -100,6 +103,8 @@ augment: Flag() = True  # False: evaluation's resize in training too (synthetic 
 drop_cropped_keypoints: Flag() = False
 # Training pairs of an image that follow each other in the random order.
 prompts_per_image: Whole(least=1, most=1000) = 1
+# Pairs of an image that are in one training batch with the same pixels: one backbone pass.
+share_image_features: Flag() = False
 num_workers: Whole(least=0, most=1024) = 4
 # Only for dataset = "synthetic"; see datasets/synthetic.
 _lengths = dict(train_length=Whole(least=1), val_length=Whole(least=1))
@@ -137,7 +142,11 @@ lr_drop_epochs: ListOf(Whole(least=1)) = [18]  # x 0.1 after these epochs
 lr_warmup_steps: Whole(least=0) = 0  # linear, from 0
 weight_decay: Number(least=0) = 1e-4
 clip_max_norm: Number(least=0) = 0.1  # 0: gradients stay as they are
-amp: Flag() = False
+# Mixed precision: False, a format, or True: bfloat16 where the device has it, else float16.
+amp: OrFlag(OneOf("bfloat16", "float16")) = False
+# Between processes: MiB of the pieces in which gradients travel, and whether in bfloat16.
+gradient_bucket_mb: Number(above=0, most=4096) = 25.0
+gradient_bfloat16: Flag() = False
 seed: Whole(least=0, most=2**63 - 1) = 42
 checkpoint_every: Whole(least=0) = 1  # epochs between two numbered copies; 0: none
 eval_every: Whole(least=0) = 1  # epochs; 0: only after the last

@@ -59,6 +59,7 @@ synthetic = dict(
 eval_max_side = 128
 augment = False  # every image is new
 prompts_per_image = 2
+share_image_features = True
 num_workers = 1
 
 # --- training ---------------------------------------------------------------------------------

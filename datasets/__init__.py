@@ -95,7 +95,9 @@ def build_loader(
             dataset.image_groups(), cfg.seed, rank, world_size, cfg.prompts_per_image
         )
         batch_size = cfg.batch_size
+        share_images = cfg.share_image_features
     else:
+        share_images = False
         sampler = EvaluationSampler(len(dataset), rank, world_size)
         batch_size = cfg.batch_size if cfg.eval_batch_size is None else cfg.eval_batch_size
     return DataLoader(
@@ -103,7 +105,7 @@ def build_loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=cfg.num_workers,
-        collate_fn=partial(collate, divisor=cfg.pad_divisor),
+        collate_fn=partial(collate, divisor=cfg.pad_divisor, share_images=share_images),
         pin_memory=torch.cuda.is_available(),
         # Samples have streams of their own; the loader is not to draw from the global one either.
         generator=torch.Generator().manual_seed(cfg.seed),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from util.nested_tensor import NestedTensor
@@ -40,16 +41,28 @@ class Sample:
     target: dict[str, Any]
 
 
-def collate(samples: Sequence[Sample], divisor: int = 16) -> tuple[NestedTensor, list[dict]]:
+def collate(
+    samples: Sequence[Sample], divisor: int = 16, share_images: bool = False
+) -> tuple[NestedTensor, list[dict]]:
     """Finished samples -> padded batch and its targets.
 
     Args:
-        samples: B finished samples.
+        samples: N finished samples.
         divisor: the padded height and width are multiples of it.
+        share_images: samples that follow each other with the same pixels have one image in common.
 
     Returns:
-        NestedTensor of [B, 3, H, W] and the B target dicts. Padding is at the bottom and right, so
-        that pixel coordinates of an image are pixel coordinates of the batch.
+        NestedTensor of [B, 3, H, W] and the N target dicts. Padding is at the bottom and right, so
+        that pixel coordinates of an image are pixel coordinates of the batch.  B is N, or less
+        where images are shared; then `image_of_sample` tells which image is whose.
     """
-    images = NestedTensor.from_list([sample.image for sample in samples], divisor=divisor)
-    return images, [sample.target for sample in samples]
+    images: list[Tensor] = []
+    image_of_sample = []
+    for sample in samples:
+        if not (share_images and images and torch.equal(images[-1], sample.image)):
+            images.append(sample.image)
+        image_of_sample.append(len(images) - 1)
+    batch = NestedTensor.from_list(images, divisor=divisor)
+    if len(images) < len(samples):
+        batch = replace(batch, image_of_sample=torch.tensor(image_of_sample))
+    return batch, [sample.target for sample in samples]

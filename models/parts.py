@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from datasets.skeleton import Skeleton
 from models.backbones.backbone import Backbone
 from models.backbones.build import build_backbone
 from models.layers.encoder import DeformableEncoder, DeformableEncoderLayer
+from models.layers.group_decoder import GroupDecoder, GroupDecoderLayer
 from models.uniphd.criterion import Criterion
 from models.uniphd.matcher import GroupMatcher
 from util.config import Config
@@ -49,6 +50,13 @@ def encoder_of(cfg: Config) -> DeformableEncoder:
         embed_dim=cfg.hidden_dim,
         num_levels=NUM_LEVELS,
         use_checkpointing=cfg.encoder_checkpointing,
+    )
+
+
+def decoder_of(cfg: Config, layers: Iterable[GroupDecoderLayer]) -> GroupDecoder:
+    """The decoder with these layers."""
+    return GroupDecoder(
+        layers, embed_dim=cfg.hidden_dim, use_checkpointing=cfg.decoder_checkpointing
     )
 
 

@@ -90,12 +90,31 @@ def test_settings_arrive_where_they_are_used(tmp_path, monkeypatch):
     assert evaluation.save_predictions and evaluation.amp_dtype is None
 
 
-def test_amp_is_for_training_and_evaluation(tmp_path, monkeypatch):
+def test_settings_of_the_exchange_arrive(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(main, "GradientExchange", lambda model, **settings: seen.append(settings))
+    monkeypatch.setattr(main.Trainer, "run", lambda trainer: None)
+    arguments = ["--output_dir", str(tmp_path), "--device", "cpu", "--find_unused_params"]
+    options = ["gradient_bucket_mb=3", "gradient_bfloat16=True", "synthetic.val_length=2"]
+    assert main.main([*arguments, "--options", *options]) == 0
+    assert seen == [{"bucket_mb": 3.0, "bfloat16": True, "find_unused_parameters": True}]
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype", "scaled"),
+    [
+        (["--amp", "--options", "synthetic.val_length=2"], torch.bfloat16, False),
+        (["--options", "amp=bfloat16"], torch.bfloat16, False),
+        (["--options", "amp=float16"], torch.float16, True),
+        (["--options", "amp=False"], None, False),
+    ],
+)
+def test_amp_is_for_training_and_evaluation(tmp_path, monkeypatch, flags, dtype, scaled):
     seen = []
     monkeypatch.setattr(main.Trainer, "run", lambda trainer: seen.append(trainer))
-    arguments = ["--output_dir", str(tmp_path), "--device", "cpu", "--amp"]
-    assert main.main([*arguments, "--options", "synthetic.val_length=2"]) == 0
-    assert seen[0].optimization.amp_dtype == seen[0].evaluation.amp_dtype == torch.bfloat16
+    assert main.main(["--output_dir", str(tmp_path), "--device", "cpu", *flags]) == 0
+    assert seen[0].optimization.amp_dtype == seen[0].evaluation.amp_dtype == dtype
+    assert seen[0].optimization.scaler.is_enabled() == scaled
 
 
 def test_without_flags_the_configuration_file_decides():
@@ -196,9 +215,9 @@ def test_both_spellings_of_local_rank(flag):
     assert main.build_parser().parse_args([f"{flag}=3"]).local_rank == 3
 
 
-def test_parameters_without_gradient_are_looked_for_unless_told_otherwise():
+def test_parameters_without_gradient_are_looked_for_when_told():
     parser = main.build_parser()
-    assert parser.parse_args([]).find_unused_params
+    assert not parser.parse_args([]).find_unused_params
     assert parser.parse_args(["--find_unused_params"]).find_unused_params
     assert not parser.parse_args(["--no-find_unused_params"]).find_unused_params
 

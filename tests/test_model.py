@@ -177,39 +177,90 @@ def test_odd_image_sizes(built, size):
     assert all(torch.isfinite(outputs[name]).all() for name in ("pred_keypoints", "pred_masks"))
 
 
-def test_activation_checkpointing_changes_nothing_but_memory(tmp_path):
-    gradients = []
-    for on in (False, True):
-        model, criterion, _ = small_model(
-            tmp_path,
-            backbone_checkpointing=on,
-            encoder_checkpointing=on,
-            backbone_drop_path=0.0,
-            prompt_dropout=0.0,
-        )
-        model.train()
-        outputs = model(random_batch(), all_prompts()["point"], random_targets())
-        criterion.total(criterion(outputs, random_targets())).backward()
-        names = ("backbone.body.patch_embed.proj.weight", "encoder.level_embedding")
-        gradients.append([model.get_parameter(name).grad for name in names])
-    torch.testing.assert_close(gradients[0], gradients[1])
+PARTS = ("backbone", "text_encoder", "encoder", "decoder", "mask_head")
 
 
-def test_checkpointing_recomputes(tmp_path, monkeypatch):
-    import models.backbones.swin as swin
-    import models.layers.encoder as encoder
+class Recomputed:
+    """Counts what a training step computes again in its backward pass."""
 
-    calls = []
-    for module in (encoder, swin):
-        original = module.checkpoint
-        monkeypatch.setattr(
-            module,
-            "checkpoint",
-            lambda *a, original=original, **k: (calls.append(1), original(*a, **k))[1],
-        )
-    model, *_ = small_model(tmp_path, backbone_checkpointing=True, encoder_checkpointing=True)
-    model.train()(random_batch(), all_prompts()["point"], random_targets())
-    assert len(calls) == 5 + 2  # Swin blocks, encoder layers
+    def __init__(self, monkeypatch):
+        self.count = 0
+        original = torch.utils.checkpoint.checkpoint
+
+        def checkpoint(*arguments, **options):
+            self.count += 1
+            assert options["use_reentrant"] is False
+            return original(*arguments, **options)
+
+        for name in (
+            "backbones.swin",
+            "layers.encoder",
+            "layers.group_decoder",
+            "uniphd.prompt_encoder",
+            "uniphd.uniphd",
+        ):
+            monkeypatch.setattr(f"models.{name}.checkpoint", checkpoint)
+
+
+def step_in_float64(folder, **settings):
+    """Gradients of a step with words, whatever is dropped out, and the activations it keeps."""
+    model, *_ = small_model(folder, **settings)
+    model = model.double().train()
+    kept = 0
+
+    def keep(tensor):
+        nonlocal kept
+        kept += 0 if isinstance(tensor, torch.nn.Parameter) else tensor.numel()
+        return tensor
+
+    batch = random_batch()
+    batch = NestedTensor(batch.tensors.double(), batch.mask)
+    torch.manual_seed(1)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = model(batch, all_prompts()["text"], random_targets())
+    total = sum(outputs[key].sin().mean() for key in ("pred_logits", "pred_keypoints"))
+    (total + outputs["pred_masks"].sin().mean()).backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, kept
+
+
+@pytest.mark.parametrize(
+    ("part", "recomputed"), list(zip(PARTS, (5, 1, 2, 3, 1), strict=True)), ids=PARTS
+)
+def test_activation_checkpointing_changes_nothing_but_memory(
+    tmp_path, monkeypatch, part, recomputed
+):
+    calls = Recomputed(monkeypatch)
+    settings = {"prompt_dropout": 0.1, "backbone_drop_path": 0.2, "dropout": 0.1}
+    gradients, kept = step_in_float64(tmp_path, **settings)
+    assert calls.count == 0
+    same, kept_then = step_in_float64(tmp_path, **settings, **{f"{part}_checkpointing": True})
+    assert calls.count == recomputed  # Swin blocks, RoBERTa, encoder and decoder layers, mask head
+    assert kept_then < kept
+    assert gradients.keys() == same.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(same[name], gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_nothing_is_recomputed_in_evaluation(tmp_path, monkeypatch):
+    calls = Recomputed(monkeypatch)
+    model, *_ = small_model(tmp_path, **{f"{part}_checkpointing": True for part in PARTS})
+    for prompt in all_prompts().values():
+        model.eval()(random_batch(), prompt)
+    assert calls.count == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_is_near_full_precision(tmp_path, dtype):
+    model, criterion, _ = small_model(tmp_path, prompt_dropout=0.0, backbone_drop_path=0.0)
+    losses = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            outputs = model.train()(random_batch(), all_prompts()["scribble"], random_targets())
+        losses.append(criterion.total(criterion(outputs, random_targets())))
+    losses[1].backward()
+    assert losses[0] != losses[1]
+    torch.testing.assert_close(*losses, rtol=0.1, atol=0)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_no_mask_head(tmp_path):

@@ -119,6 +119,7 @@ def loader(batch_size: int, prompts_per_image: int):
         num_workers=0,
         pad_divisor=16,
         prompts_per_image=prompts_per_image,
+        share_image_features=False,
     )
     return build_loader(cfg, dataset)
 

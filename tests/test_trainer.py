@@ -1,5 +1,6 @@
 """A run: schedule, optimization, resuming, records and checkpoints, evaluation's files."""
 
+import copy
 import json
 import math
 
@@ -69,6 +70,53 @@ def test_gradients_are_clipped_and_their_norm_recorded(limit, norm):
     assert numbers["grad_norm"].item() == pytest.approx(math.sqrt(count))
     after = math.sqrt(sum(p.grad.pow(2).sum().item() for p in model.parameters()))
     assert after == pytest.approx(norm or math.sqrt(count))
+
+
+def test_a_step_is_adamws_and_continues_from_a_plain_ones_checkpoint():
+    """Checkpoints of earlier versions come from the unfused AdamW."""
+    torch.manual_seed(0)
+    models = [ToyModel().double(), ToyModel().double()]
+    models[1].load_state_dict(models[0].state_dict())
+    plain = torch.optim.AdamW(models[0].named_parameters(), lr=0.05, weight_decay=0.01)
+
+    def losses():
+        for model in models:
+            yield sum((p.sin() * p).sum() for p in model.parameters())
+
+    def plain_step():
+        plain.zero_grad()
+        next(losses()).backward()
+        plain.step()
+
+    plain_step()
+    models[1].load_state_dict(models[0].state_dict())
+    resumed = toy_optimization(models[1], warmup_steps=0, clip_max_norm=0)
+    saved = copy.deepcopy(plain.state_dict())
+    group = {**saved["param_groups"][0], "name": "rest"}
+    state = {"optimizer": {**saved, "param_groups": [group]}, "step": 1, "model": {}}
+    resumed.load_state_dict(state)
+    assert all(group["fused"] for group in resumed.optimizer.param_groups)
+    for _ in range(3):
+        plain_step()
+        resumed.step(list(losses())[1], 0)
+    for name, value in models[0].state_dict().items():
+        torch.testing.assert_close(models[1].state_dict()[name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_an_overflow_in_float16_leaves_the_step_out_without_asking_the_host(monkeypatch):
+    model = ToyModel()
+    optimization = toy_optimization(model, warmup_steps=0, amp_dtype=torch.float16)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    scale = optimization.scaler.get_scale()
+    with monkeypatch.context() as patch:
+        for name in ("item", "tolist", "__bool__", "__float__"):
+            patch.setattr(torch.Tensor, name, lambda *_: pytest.fail("a step waits for a number"))
+        assert optimization.step(1e38 * sum(p.sum() for p in model.parameters()), 0) == {}
+    assert optimization.scaler.get_scale() == scale / 2
+    for name, value in before.items():
+        assert torch.equal(model.state_dict()[name], value)
+    optimization.step(sum(p.sum() for p in model.parameters()), 0)
+    assert not torch.equal(model.state_dict()["out.weight"], before["out.weight"])
 
 
 def test_mixed_precision_trains_on_the_cpu(tmp_path):

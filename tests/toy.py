@@ -164,6 +164,10 @@ class ToyModel(nn.Module):
         self.spoilt_id = spoilt_id
         self.encoded = 0
 
+    def prompt_parameters(self):
+        """Of words and of points."""
+        return [*self.words.parameters(), *self.points.parameters()]
+
     def encode_image(self, samples):
         """Mean colours [B, 3]."""
         self.encoded += 1
@@ -257,6 +261,7 @@ def toy_loader(length, training, batch_size, rank=0, world_size=1, dataset=ToyDa
         num_workers=0,
         pad_divisor=16,
         prompts_per_image=1,
+        share_image_features=False,
     )
     return build_loader(cfg, dataset(length, training), rank, world_size)
 
@@ -277,7 +282,7 @@ def toy_evaluation(
     )
 
 
-def toy_optimization(model, warmup_steps=5, clip_max_norm=0.5, amp_dtype=None):
+def toy_optimization(model, warmup_steps=5, clip_max_norm=0.5, amp_dtype=None, exchange=None):
     """Two groups of parameters with everything switched on."""
     parameters = list(model.parameters())
     return Optimization(
@@ -291,6 +296,7 @@ def toy_optimization(model, warmup_steps=5, clip_max_norm=0.5, amp_dtype=None):
         device=CPU,
         clip_max_norm=clip_max_norm,
         amp_dtype=amp_dtype,
+        exchange=exchange,
     )
 
 

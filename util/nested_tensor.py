@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,13 @@ class NestedTensor:
     Attributes:
         tensors: [B, C, H, W], zero in the padding.
         mask: [B, H, W] bool, True in the padding.
+        image_of_sample: [N] int64, of a batch of N >= B samples some of which have their image in
+            common: which of the B images is whose; None: the samples have an image each.
     """
 
     tensors: Tensor
     mask: Tensor
+    image_of_sample: Tensor | None = None
 
     @classmethod
     def from_list(cls, images: Sequence[Tensor], divisor: int = 16) -> NestedTensor:
@@ -54,18 +57,38 @@ class NestedTensor:
 
     @property
     def sizes(self) -> Tensor:
-        """[B, 2] int64 unpadded (height, width) of every image."""
+        """[N, 2] int64 unpadded (height, width) of every sample's image."""
         height = (~self.mask[:, :, 0]).sum(1)
         width = (~self.mask[:, 0, :]).sum(1)
-        return torch.stack([height, width], dim=1)
+        sizes = torch.stack([height, width], dim=1)
+        if self.image_of_sample is None:
+            return sizes
+        return sizes.index_select(0, self.image_of_sample)
+
+    def for_samples(self, maps: Sequence[NestedTensor]) -> list[NestedTensor]:
+        """What was computed for the images, for the samples: [B, ...] maps → [N, ...] maps."""
+        if self.image_of_sample is None:
+            return list(maps)
+        return [
+            NestedTensor(
+                part.tensors.index_select(0, self.image_of_sample),
+                part.mask.index_select(0, self.image_of_sample),
+            )
+            for part in maps
+        ]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> NestedTensor:
         """The same batch on another device."""
-        return NestedTensor(
-            self.tensors.to(device, non_blocking=non_blocking),
-            self.mask.to(device, non_blocking=non_blocking),
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> NestedTensor:
         """The same batch in page-locked memory, for `DataLoader(pin_memory=True)`."""
-        return NestedTensor(self.tensors.pin_memory(), self.mask.pin_memory())
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> NestedTensor:
+        image_of_sample = self.image_of_sample
+        return NestedTensor(
+            function(self.tensors),
+            function(self.mask),
+            None if image_of_sample is None else function(image_of_sample),
+        )

@@ -199,6 +199,27 @@ class OrNone(SettingType):
 
 
 @dataclass(frozen=True)
+class OrFlag(SettingType):
+    """True, False, or a value of another type."""
+
+    inner: SettingType
+
+    @property
+    def expected(self) -> str:
+        """See `SettingType.expected`."""
+        return f"True, False, or {self.inner.expected}"
+
+    def accepted(self, value: Any, name: str) -> Any:
+        """See `SettingType.accepted`."""
+        if type(value) is bool:
+            return value
+        try:
+            return self.inner.accepted(value, name)
+        except ConfigError:
+            raise self.refusal(value, name) from None
+
+
+@dataclass(frozen=True)
 class OrRange(SettingType):
     """A number, or a pair of them (lowest, highest) to draw from."""
 

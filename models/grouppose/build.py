@@ -5,11 +5,11 @@ from __future__ import annotations
 from datasets.skeleton import get_skeleton
 from models.grouppose.decoder import GroupPoseDecoderLayer
 from models.grouppose.grouppose import GroupPose
-from models.layers.group_decoder import GroupDecoder
 from models.layers.input_projection import InputProjection
 from models.parts import (
     backbone_of,
     criterion_of,
+    decoder_of,
     encoder_of,
     layer_settings,
     matcher_of,
@@ -41,8 +41,8 @@ def build(cfg: Config) -> tuple[GroupPose, Criterion, PostProcess]:
             num_keypoints=skeleton.num_keypoints,
             num_groups=cfg.num_groups,
         ),
-        decoder=GroupDecoder(
-            (GroupPoseDecoderLayer(**settings) for _ in range(cfg.decoder_layers)), cfg.hidden_dim
+        decoder=decoder_of(
+            cfg, (GroupPoseDecoderLayer(**settings) for _ in range(cfg.decoder_layers))
         ),
         matcher=matcher_of(cfg, skeleton, COSTS),
         num_decoder_layers=cfg.decoder_layers,

@@ -71,7 +71,7 @@ class GroupPose(nn.Module):
         """Predict for a batch.
 
         Args:
-            samples: B normalised images, padded.
+            samples: normalised images of B samples, padded.
             prompts: has to be None.
             targets: everybody in each image (`datasets.sample.Sample`).
             features: of `encode_image(samples)`, where they are known already.
@@ -91,9 +91,9 @@ class GroupPose(nn.Module):
             raise ValueError("Group Pose finds everybody and takes no prompts; give None.")
         if features is None:
             features = self.encode_image(samples)
-        levels = self.input_projection(features, samples.mask)
+        levels = samples.for_samples(self.input_projection(features, samples.mask))
         memory = self.encoder(levels)
-        instance_query = self.instance_embedding.weight.expand(len(samples.mask), -1)
+        instance_query = self.instance_embedding.weight.expand(len(memory.tokens), -1)
         groups = self.query_init(memory, instance_query)
         *auxiliary, outputs = self._predict(groups, memory)
         outputs["aux_outputs"] = auxiliary

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.layers.attention import MultiHeadAttention
 from models.layers.encoder import EncoderMemory
@@ -132,10 +133,18 @@ class GroupDecoder(nn.Module):
     Args:
         layers: from the first to the last.
         embed_dim: width D.
+        use_checkpointing: recompute activations in the backward pass.
     """
 
-    def __init__(self, layers: Iterable[GroupDecoderLayer], embed_dim: int) -> None:
+    def __init__(
+        self,
+        layers: Iterable[GroupDecoderLayer],
+        *,
+        embed_dim: int,
+        use_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
+        self.use_checkpointing = use_checkpointing
         self.position_mlp = MLP(embed_dim, embed_dim, embed_dim, 2)
         self.layers = nn.ModuleList(layers)
 
@@ -145,7 +154,12 @@ class GroupDecoder(nn.Module):
         references = groups.references
         outputs = []
         for layer in self.layers:
-            output = layer(queries, references, memory, self.position_mlp)
+            if self.use_checkpointing and self.training:
+                output = checkpoint(
+                    layer, queries, references, memory, self.position_mlp, use_reentrant=False
+                )
+            else:
+                output = layer(queries, references, memory, self.position_mlp)
             queries, references = output.queries, output.next_references
             outputs.append(output)
         return outputs

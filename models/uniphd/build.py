@@ -6,11 +6,12 @@ from pathlib import Path
 
 from datasets.skeleton import Skeleton, get_skeleton
 from models.grouppose.decoder import GroupPoseDecoderLayer
-from models.layers.group_decoder import GroupDecoder, GroupDecoderLayer
+from models.layers.group_decoder import GroupDecoderLayer
 from models.layers.input_projection import InputProjection
 from models.parts import (
     backbone_of,
     criterion_of,
+    decoder_of,
     encoder_of,
     layer_settings,
     matcher_of,
@@ -46,6 +47,7 @@ def build(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
             text_encoder=resolve_text_encoder(cfg.text_encoder),
             pretrained=cfg.text_encoder_pretrained,
             freeze=cfg.freeze_text_encoder,
+            use_checkpointing=cfg.text_encoder_checkpointing,
             visual_dim=channels_c4,
             hidden_dim=cfg.hidden_dim,
             dropout=cfg.prompt_dropout,
@@ -58,14 +60,15 @@ def build(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
             num_keypoints=skeleton.num_keypoints,
             num_groups=cfg.num_groups,
         ),
-        decoder=GroupDecoder(
-            (build_decoder_layer(cfg, skeleton) for _ in range(cfg.decoder_layers)), cfg.hidden_dim
+        decoder=decoder_of(
+            cfg, (build_decoder_layer(cfg, skeleton) for _ in range(cfg.decoder_layers))
         ),
         heads=PredictionHeads(cfg.decoder_layers, cfg.hidden_dim),
         mask_head=(
             DynamicMaskHead(cfg.hidden_dim, (channels_c2, channels_c3)) if cfg.mask_head else None
         ),
         matcher=matcher_of(cfg, skeleton, COSTS),
+        mask_head_checkpointing=cfg.mask_head_checkpointing,
     )
     losses = (*SHARED_LOSSES, *DECODER_LOSSES, *(MASK_LOSSES if cfg.mask_head else ()))
     criterion = criterion_of(cfg, skeleton, losses)

@@ -68,6 +68,8 @@ class Criterion(nn.Module):
             else:
                 suffixes = self.suffixes
             self.weights |= {f"loss_{name}{suffix}": weight for suffix in suffixes}
+        weights = torch.tensor(list(self.weights.values()))
+        self.register_buffer("weight_values", weights, persistent=False)
 
     def forward(self, outputs: Mapping, targets: Sequence[dict]) -> dict[str, Tensor]:
         """Unweighted losses, scalars, one for every key of `weights`.
@@ -80,26 +82,29 @@ class Criterion(nn.Module):
         matching: Matching = outputs["matching"]
         # Average over the processes, so that each counts people alike whatever the others have.
         count = float(sum(len(target["labels"]) for target in targets))
-        num_people = torch.tensor(count, device=outputs["pred_logits"].device)
+        num_people = torch.full((), count, device=outputs["pred_logits"].device)
         num_people = reduce_mean(num_people).clamp(min=1)
         layers = stack_layers(outputs)
         sums = self._shared_losses(layers, matching, people)
         if "pred_boxes" in layers:
             sums |= self._decoder_losses(layers, matching, people)
-        losses = {
-            f"loss_{name}{suffix}": value / num_people
+        names = [
+            f"loss_{name}{suffix}"
             for name, values in sums.items()
             # Decoder losses have no value for the encoder's proposals, which come last.
-            for suffix, value in zip(self.suffixes, values, strict=False)
-        }
+            for suffix, _ in zip(self.suffixes, values, strict=False)
+        ]
         if "pred_masks" in outputs:
             masks = self._mask_losses(outputs, matching, targets)
-            losses |= {f"loss_{name}": value / num_people for name, value in masks.items()}
-        return losses
+            names += [f"loss_{name}" for name in masks]
+            sums |= masks
+        values = torch.cat(list(sums.values())) / num_people
+        return dict(zip(names, values.unbind(), strict=True))
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of what `forward` returned."""
-        return sum(self.weights[name] * value for name, value in losses.items())
+        values = torch.stack([losses[name] for name in self.weights])
+        return (self.weight_values * values).sum()
 
     def _shared_losses(
         self, layers: Mapping[str, Tensor], matching: Matching, people: People
@@ -147,7 +152,10 @@ class Criterion(nn.Module):
     def _mask_losses(
         self, outputs: Mapping, matching: Matching, targets: Sequence[dict]
     ) -> dict[str, Tensor]:
-        """Sums over people of the mask losses; the model's masks are in the order of the people."""
+        """Sums over people of the mask losses: [1] each.
+
+        The model's masks are in the order of the people.
+        """
         _, matched = matching.final
         masks, masks_low = outputs["pred_masks"].float(), outputs["pred_masks_low"].float()
         truth = torch.zeros_like(masks)
@@ -161,18 +169,23 @@ class Criterion(nn.Module):
         ):
             logits, labels = logits.flatten(2), labels.flatten(2)
             focal = sigmoid_focal_loss(logits, labels, self.focal_alpha, self.focal_gamma)
-            losses[f"mask{suffix}"] = (focal.mean(-1) * matched).sum()
-            losses[f"dice{suffix}"] = (dice_loss(logits, labels) * matched).sum()
+            losses[f"mask{suffix}"] = (focal.mean(-1) * matched).sum()[None]
+            losses[f"dice{suffix}"] = (dice_loss(logits, labels) * matched).sum()[None]
         return losses
 
 
 def sigmoid_focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Focal loss (Lin et al. 2017), element by element."""
-    probability = logits.sigmoid()
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    correct = probability * labels + (1 - probability) * (1 - labels)
-    weight = alpha * labels + (1 - alpha) * (1 - labels)
-    return weight * (1 - correct) ** gamma * cross_entropy
+    """Focal loss (Lin et al. 2017), element by element.
+
+    Args:
+        logits: of any shape.
+        labels: 0 or 1.
+        alpha: weight of the ones; the zeros have 1 - alpha.
+        gamma: exponent of the probability of being wrong.
+    """
+    wrong = logits * (1 - 2 * labels)  # logit of the other label
+    weight = (1 - alpha) + (2 * alpha - 1) * labels
+    return weight * wrong.sigmoid() ** gamma * F.softplus(wrong)
 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoTokenizer, RobertaConfig, RobertaModel
 
 from datasets.prompts import PointPrompt, Prompt, ScribblePrompt, TextPrompt
@@ -74,6 +75,7 @@ class PromptEncoder(nn.Module):
         visual_dim: channels of C4.
         hidden_dim: width D.
         dropout: of the projections.
+        use_checkpointing: recompute RoBERTa's activations in the backward pass.
 
     Raises:
         OSError: the encoder cannot be found.
@@ -89,8 +91,10 @@ class PromptEncoder(nn.Module):
         visual_dim: int,
         hidden_dim: int,
         dropout: float,
+        use_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.use_checkpointing = use_checkpointing
         self.hidden_dim = hidden_dim
         self.tokenizer, self.text_backbone = load_text_encoder(text_encoder, pretrained)
         if freeze:
@@ -140,9 +144,11 @@ class PromptEncoder(nn.Module):
             max_length=self.max_words,
             return_tensors="pt",
         ).to(device)
-        encoded = self.text_backbone(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
-        )
+        words = dict(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+        if self.use_checkpointing and self.training:
+            encoded = checkpoint(self.text_backbone, use_reentrant=False, **words)
+        else:
+            encoded = self.text_backbone(**words)
         padding_mask = tokens.attention_mask == 0
         return EncodedPrompt(
             features=self.word_projection(encoded.last_hidden_state),

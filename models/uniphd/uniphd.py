@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from datasets.prompts import Prompt
 from models.backbones.backbone import Backbone
@@ -35,6 +36,7 @@ class UniPHD(nn.Module):
         heads: class, box and visibility per decoder layer.
         mask_head: dynamic mask head, or None for a model without masks.
         matcher: finds the group of each person; used only when targets are given.
+        mask_head_checkpointing: recompute the mask head's activations in the backward pass.
     """
 
     takes_prompts = True
@@ -52,6 +54,7 @@ class UniPHD(nn.Module):
         heads: PredictionHeads,
         mask_head: DynamicMaskHead | None,
         matcher: GroupMatcher,
+        mask_head_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -64,9 +67,15 @@ class UniPHD(nn.Module):
         self.heads = heads
         self.mask_head = mask_head
         self.matcher = matcher
+        self.mask_head_checkpointing = mask_head_checkpointing
+
+    def prompt_parameters(self) -> Iterator[nn.Parameter]:
+        """What only some kinds of prompt use: with the others it gets no gradient."""
+        yield from self.prompt_encoder.parameters()
+        yield from self.fusion.parameters()
 
     def encode_image(self, samples: NestedTensor) -> list[NestedTensor]:
-        """What any number of prompts share: C2…C5 of B normalised, padded images."""
+        """What any number of prompts share: C2…C5 of normalised, padded images."""
         return self.backbone(samples)
 
     def forward(
@@ -79,9 +88,10 @@ class UniPHD(nn.Module):
         """Predict for a batch.
 
         Args:
-            samples: B normalised images, padded to multiples of 16.
-            prompts: one prompt per image.
-            targets: the referred person of each image (`datasets.sample.Sample`); with them, masks
+            samples: normalised images of B samples, padded to multiples of 16.  Samples may have an
+                image in common (`image_of_sample`): then the backbone sees it once.
+            prompts: one prompt per sample.
+            targets: the referred person of each sample (`datasets.sample.Sample`); with them, masks
                 are made for the matched groups only.
             features: of `encode_image(samples)`, where they are known already.
 
@@ -104,9 +114,9 @@ class UniPHD(nn.Module):
         """
         if features is None:
             features = self.encode_image(samples)
-        c2, c3, c4, c5 = features
+        levels = self.input_projection(features[1:], samples.mask)
+        c2, c3, c4, *levels = samples.for_samples([*features[:3], *levels])
         prompt = self.prompt_encoder(prompts, c4, samples.tensors.shape[-2:])
-        levels = self.input_projection([c3, c4, c5], samples.mask)
         memory = self.encoder(self.fusion(levels, prompt))
         groups = self.query_init(memory, prompt.instance_query)
         decoded = self.decoder(groups, memory)
@@ -121,7 +131,7 @@ class UniPHD(nn.Module):
         if self.mask_head is not None:
             chosen = self._mask_groups(outputs)
             outputs["mask_groups"] = chosen
-            outputs["pred_masks"], outputs["pred_masks_low"] = self.mask_head(
+            inputs = (
                 decoded[-1].instance_queries.take_along_dim(chosen[..., None], dim=1),
                 decoded[-1].references.mean(dim=2).take_along_dim(chosen[..., None], dim=1),
                 memory,
@@ -129,6 +139,11 @@ class UniPHD(nn.Module):
                 c3.tensors,
                 samples.sizes,
             )
+            if self.mask_head_checkpointing and self.training:
+                masks = checkpoint(self.mask_head, *inputs, use_reentrant=False)
+            else:
+                masks = self.mask_head(*inputs)
+            outputs["pred_masks"], outputs["pred_masks_low"] = masks
         return outputs
 
     def _mask_groups(self, outputs: dict[str, object]) -> Tensor:
