@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader
 from datasets import build_dataset, build_loader
 from datasets.prompts import PROMPT_KINDS, PromptSampler, get_kind, parse_kinds
 from models import build_model, build_parameter_groups
+from models.performance.memory import keep_freed_memory
 from trainer import Evaluation, LearningRateSchedule, Optimization, Trainer, autocast_dtype
 from util import checkpoint, distributed
-from util.allocation import keep_freed_memory
 from util.command_line import run_program
 from util.config import DECLARATIONS, Config, OptionsAction
 from util.errors import UserError

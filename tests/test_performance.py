@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 
 from models.backbones.swin import make_shift_mask
 from models.performance.attention import attend
+from models.performance.gelu import linear_of_gelu
 from models.performance.linear import Linear
 from models.uniphd.mask_head import unfold_pixels
 
@@ -147,6 +149,44 @@ def test_short_attention_in_bfloat16_training_stays_close():
     torch.testing.assert_close(got.float(), expected, atol=0.03, rtol=0.03)
 
 
+def test_gelu_and_linear_have_the_gradients_of_the_two_alone():
+    torch.manual_seed(0)
+    layer = Linear(6, 5).double()
+    x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x, *_: linear_of_gelu(x, layer), (x, layer.weight, layer.bias)
+    )
+    torch.testing.assert_close(linear_of_gelu(x, layer), F.linear(F.gelu(x), *layer.parameters()))
+    layer.weight.requires_grad_(False)  # a frozen layer
+    linear_of_gelu(x, layer).sum().backward()
+    assert x.grad is not None and layer.bias.grad is not None and layer.weight.grad is None
+
+
+def test_gelu_and_linear_in_bfloat16_train_float32_weights():
+    torch.manual_seed(0)
+    layer = Linear(32, 16)
+    x = torch.randn(4, 32, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = linear_of_gelu(x, layer)
+    assert got.dtype == torch.bfloat16
+    got.float().square().sum().backward()
+    expected = torch.autograd.grad(
+        F.linear(F.gelu(x), layer.weight, layer.bias).square().sum(), (x, layer.weight, layer.bias)
+    )
+    for grad, reference in zip((x.grad, layer.weight.grad, layer.bias.grad), expected, strict=True):
+        assert grad.dtype == torch.float32
+        torch.testing.assert_close(grad, reference, atol=0.15, rtol=0.05)
+
+
+def test_gelu_and_linear_keep_one_tensor_for_the_backward_pass():
+    layer = Linear(64, 8)
+    x = torch.randn(100, 64, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        linear_of_gelu(x, layer)
+    assert [tuple(t.shape) for t in kept] == [(100, 64), (8, 64)]
+
+
 def test_windows_apart_have_weights_of_zero_exactly():
     """Weights like exp(-100) are denormal: matrix products with them take a hundred times long."""
     weights = make_shift_mask(9, 12, 4, torch.device("cpu")).exp()
@@ -158,27 +198,48 @@ def test_pixels_unfold_as_in_a_pixel_shuffle():
     assert torch.equal(unfold_pixels(masks), F.pixel_shuffle(masks, 4)[:, 0])
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
-def test_freed_memory_is_taken_again():
-    """A large tensor after the first one touches no new page."""
-    program = """
-import resource, torch
-from util.allocation import keep_freed_memory
+MEMORY_PROGRAM = """
+import resource
+import torch
+from models.performance.memory import keep_freed_memory
+
 kept = keep_freed_memory()
-def new_pages():
+
+def new_pages(megabytes):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.zeros(2**26)
+    torch.zeros(megabytes * 2**18)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-new_pages()
-print(kept, new_pages())
+
+def resident():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS"))
+
+first, again, smaller = new_pages(256), new_pages(256), new_pages(230)
+start = resident()
+for megabytes in range(20, 200, 7):  # sizes that no block fits
+    new_pages(megabytes)
+grown = resident() - start
+held = [torch.arange(2**19) for _ in range(5)]
+del held[1:4]
+held += [torch.zeros(2**19, dtype=torch.int64) for _ in range(5)]
+whole = torch.equal(held[0], torch.arange(2**19)) and all(not t.any() for t in held[2:])
+print(kept, first, again, smaller, grown, whole)
 """
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="counts pages as Linux does")
+def test_freed_memory_is_taken_again_and_bounded():
     printed = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEMORY_PROGRAM], capture_output=True, text=True, check=True
     )
-    kept, pages = printed.stdout.split()
+    kept, first, again, smaller, grown, whole = printed.stdout.split()
     if kept == "False":
-        pytest.skip("another C library than glibc")
-    assert int(pages) < 1000  # 65,536 pages of 4 KiB otherwise
+        pytest.skip("the compiled library cannot be built here")
+    # Pages of 4 KiB: a tensor of 256 MiB has 65,536.
+    assert int(first) > 60000
+    assert int(again) < 1000 and int(smaller) < 1000
+    assert int(grown) < 100  # MiB: a quarter of 256, and some
+    assert whole == "True"
 
 
 def test_models_are_made_of_layers_that_pack():

@@ -19,7 +19,7 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 1,
     "operator": "compiled",
     "packed": True,  # linear layers (models/performance)
-    "keep_memory": True,  # util/allocation.py
+    "keep_memory": True,  # models/performance/memory.py
     "compile": None,  # a backend of torch.compile, such as "inductor"
     "tf32": False,
 }

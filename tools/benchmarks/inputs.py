@@ -34,7 +34,7 @@ def choose_performance(options: dict[str, Any]) -> None:
         return
     try:
         from models.performance import linear
-        from util.allocation import keep_freed_memory
+        from models.performance.memory import keep_freed_memory
     except ImportError:
         return
     if options.get("keep_memory", True):

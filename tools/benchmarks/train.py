@@ -23,7 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 2,
     "steps": 1,  # of a round
     "operator": "compiled",
-    "keep_memory": True,  # util/allocation.py
+    "keep_memory": True,  # models/performance/memory.py
     "compile": None,  # a backend of torch.compile, such as "inductor"
     "form": "ours",  # or "plain" (benchmarks/plain.py)
     "tf32": False,
