@@ -339,6 +339,40 @@ def test_memory_holds_neither_pixels_nor_results():
         ReferringEvaluator(ground_truth(*entries)).predictions()
 
 
+def test_results_travel_once_and_masks_stay(monkeypatch):
+    entries = [truth_entry(i) for i in range(3)]
+    truth = ground_truth(*entries)
+    results = [result_of(*[(0.9, (20, 10, 80, 60), a)] * 4) for _, a in entries]
+    transfers, drawn = [], []
+    to_cpu, decode = torch.Tensor.cpu, coco_mask.decode
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda t: (transfers.append(t.numel()), to_cpu(t))[1])
+    monkeypatch.setattr(coco_mask, "decode", lambda code: (drawn.append(1), decode(code))[1])
+    first = ReferringEvaluator(truth)
+    for evaluator in (first, first.fresh()):  # two prompts
+        evaluator.update([0, 1, 2], results)
+    # Score, label, 17 keypoints, box and two numbers of pixels of each; the masks are only counted.
+    assert transfers == [3 * 4 * (1 + 1 + 51 + 4 + 2)] * 2
+    assert len(drawn) == 3  # the true masks, for both prompts together
+    first.fresh(keep_predictions=True).update([0, 1, 2], results)
+    assert transfers[2:] == [4 * HEIGHT * WIDTH] * 3 + transfers[:1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_results_on_a_gpu_have_the_same_figures():
+    truth = crowded_truth(0)
+    results = crowded_results(truth, 1, with_masks=True)
+    summaries, predictions = [], []
+    for device in ("cpu", "cuda"):
+        evaluator = PeopleEvaluator(truth, keep_predictions=True)
+        moved_results = [{k: v.to(device) for k, v in r.items()} for r in results.values()]
+        evaluator.update(list(results), moved_results)
+        summaries.append(evaluator.summarize())
+        predictions.append(list(evaluator.predictions()))
+    assert summaries[0] == summaries[1]
+    assert predictions[0] == predictions[1]
+
+
 def test_fresh_evaluators_share_nothing_but_the_ground_truth():
     image, annotation = truth_entry(1)
     first = ReferringEvaluator(ground_truth((image, annotation)))

@@ -187,7 +187,11 @@ def write_json_list(path: str | os.PathLike, values: Iterable[Any]) -> None:
     with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("[")
         for number, value in enumerate(values):
-            file.write((", " if number else "") + json.dumps(_finite(value)))
+            try:
+                text = json.dumps(value, allow_nan=False)
+            except ValueError:  # seldom: looking at every number takes longer than writing it
+                text = json.dumps(_finite(value))
+            file.write((", " if number else "") + text)
         file.write("]\n")
 
 

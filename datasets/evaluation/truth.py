@@ -122,7 +122,9 @@ class Truth:
         x, y, w, h = (int(value) for value in coco_mask.toBbox(code))
         window = (slice(y, y + h), slice(x, x + w))
         inside = torch.from_numpy(np.ascontiguousarray(coco_mask.decode(code)[window]))
-        return TrueMask(window, inside.bool().to(device), int(coco_mask.area(code)))
+        return TrueMask(
+            window, inside.bool().to(device, non_blocking=True), int(coco_mask.area(code))
+        )
 
 
 def true_keypoints(annotation: Mapping[str, Any]) -> np.ndarray:

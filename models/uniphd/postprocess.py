@@ -89,12 +89,13 @@ class PostProcess(nn.Module):
             values["boxes"] = boxes * scale.repeat(1, 2)[:, None]
         if "pred_masks" not in outputs:
             return Results(values)
+        mask_logits = outputs["pred_masks"]
         sizes = list(zip(image_sizes.tolist(), target_sizes.tolist(), strict=True))
 
         @torch.no_grad()
         def masks(index: int) -> Tensor:
-            logits, chosen = outputs["pred_masks"][index], groups[index]
-            # A group may be chosen twice; who it is stays on the device.
+            logits, chosen = mask_logits[index], groups[index]
+            # A group may be chosen twice; which ones are stays on the device.
             if len(chosen) <= len(logits):
                 return resize_masks(logits[chosen], *sizes[index])
             return resize_masks(logits, *sizes[index])[chosen]

@@ -48,13 +48,12 @@ def prepare(options: dict[str, Any]) -> Callable[[], int]:
     steps, units = options["steps"], options["pairs"] * options["prompts"]
     evaluators = _evaluators(truth, options)
     if steps == "summarize":
-        for evaluator in evaluators:
-            _take_in(evaluator, options, pool)
+        _take_in(evaluators, options, pool)
 
     def one_round() -> int:
         made = evaluators if steps in ("update", "summarize") else _evaluators(truth, options)
-        for evaluator in made if steps != "summarize" else ():
-            _take_in(evaluator, options, pool)
+        if steps != "summarize":
+            _take_in(made, options, pool)
         for evaluator in made if steps != "update" else ():
             evaluator.synchronize()
             evaluator.summarize()
@@ -78,9 +77,10 @@ def _evaluators(truth: dict[str, Any], options: dict[str, Any]) -> list[Any]:
     return [evaluator, *(made(truth) for _ in range(options["prompts"] - 1))]
 
 
-def _take_in(evaluator: Any, options: dict[str, Any], pool: list[dict[str, Tensor]]) -> None:
+def _take_in(evaluators: list[Any], options: dict[str, Any], pool: list[dict[str, Tensor]]) -> None:
     for image_ids, results in _batches(options, pool):
-        evaluator.update(image_ids, results)
+        for evaluator in evaluators:  # prompt after prompt, as in `engine.evaluate`
+            evaluator.update(image_ids, results)
 
 
 def _batches(
