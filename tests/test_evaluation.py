@@ -410,6 +410,9 @@ def test_bad_results_are_named():
         ReferringEvaluator({"images": [image], "annotations": [annotation, annotation]})
     with pytest.raises(ValueError, match="Image id 5 has no annotation"):
         ReferringEvaluator({"images": [image], "annotations": []})
+    del annotation["segmentation"]
+    with pytest.raises(UserError, match="not every annotation has a 'segmentation'"):
+        ReferringEvaluator(ground_truth((image, annotation))).update([5], [result])
 
 
 def test_table():

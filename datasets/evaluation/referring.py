@@ -148,6 +148,11 @@ class ReferringEvaluator(Evaluator):
             if len(people.scores):
                 poses[i] = people.keypoints[0, :, :2]
             if people.pixels is not None:
+                if not self._truth.has_masks:
+                    raise UserError(
+                        "The model makes masks, but not every annotation has a 'segmentation' to "
+                        "judge them by; add them, or evaluate without masks (--no_mask)."
+                    )
                 area, intersection = people.pixels[0, :2] if len(people.scores) else (0, 0)
                 overlap[i] = intersection, people.true_pixels[0] + area - intersection
         truth = self._truth.keypoints[numbers]
