@@ -187,6 +187,8 @@ def evaluate(
             evaluator.update(image_ids, results)
             if inspect is not None:
                 inspect(EvaluatedBatch(name, own_indices, samples, targets, prompts, results))
+            # Masks of all groups: the next forward pass needs their memory.
+            del outputs, results
         watch.step_done()
         if (step + 1) % log_every == 0:
             logger.info("evaluation [%d/%d]  %s", step + 1, len(loader), watch.report())

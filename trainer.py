@@ -26,7 +26,7 @@ from datasets.prompts import Prompt, PromptKind, PromptSampler, get_kind
 from util import distributed, visualize
 from util.errors import UserError
 from util.gradient_exchange import GradientExchange
-from util.logging import LOGGER_NAME, RESULT, write_json
+from util.logging import LOGGER_NAME, RESULT, write_json, write_json_list
 from util.loss_means import NonFiniteLossError
 from util.run_folder import RunFolder
 
@@ -303,7 +303,11 @@ class Evaluation:
             Metrics by variant, the same on all processes and in eval.json.
         """
         dataset = self.loader.dataset
-        variants = {n: (dataset.make_evaluator(), kind) for n, kind in self.variants(model).items()}
+        evaluator = dataset.make_evaluator()
+        variants = {
+            name: (evaluator.fresh(keep_predictions=self.save_predictions), kind)
+            for name, kind in self.variants(model).items()
+        }
         metrics = engine.evaluate(
             model,
             self.postprocessor,
@@ -319,7 +323,7 @@ class Evaluation:
             if self.save_predictions:
                 for name, (evaluator, _) in variants.items():
                     path = self.output_dir / f"predictions_{name}.json"
-                    write_json(path, evaluator.predictions(), indent=None)
+                    write_json_list(path, evaluator.predictions())
         return metrics
 
     def _draw(self, batch: engine.EvaluatedBatch) -> None:

@@ -17,8 +17,10 @@ assert mean.tolist() == [1.5, 7.5], mean
 assert given.tolist() == [1.0 * (d.rank() + 1), 5.0 * (d.rank() + 1)]  # not changed in place
 assert d.all_gather_object({"rank": d.rank()}) == [{"rank": 0}, {"rank": 1}]
 assert d.broadcast_object(f"from {d.rank()}") == "from 0"
-expected = [{"rank": 0}, {"rank": 1}] if d.is_main_process() else None
-assert d.gather_object({"rank": d.rank()}) == expected
+for counts in ((0, 0), (3, 0), (0, 3), (5, 2)):
+    own = ({"rank": d.rank(), "piece": i} for i in range(counts[d.rank()]))
+    expected = [{"rank": 1, "piece": i} for i in range(counts[1])] if d.is_main_process() else []
+    assert list(d.gather_in_pieces(own)) == expected
 nan = d.reduce_mean(torch.tensor(float("nan") if d.rank() else 1.0))
 assert nan.isnan()
 assert d.is_main_process() == (d.rank() == 0)
@@ -42,7 +44,7 @@ def test_a_process_alone():
     assert distributed.reduce_mean(tensor).tolist() == [1.0, 2.0]
     assert not distributed.reduce_mean(tensor).requires_grad
     assert distributed.all_gather_object("a") == ["a"]
-    assert distributed.gather_object("a") == ["a"]
+    assert list(distributed.gather_in_pieces(iter("abc"))) == []
     assert distributed.broadcast_object("a") == "a"
     distributed.shutdown()
 

@@ -17,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from datasets.evaluation import PeopleEvaluator, ReferringEvaluator, format_table
 from datasets.evaluation import evaluator as evaluator_module
 from datasets.skeleton import COCO
+from util.errors import UserError
 
 HEIGHT, WIDTH = 100, 200
 
@@ -261,35 +262,38 @@ def test_processes_merge_without_counting_twice(monkeypatch):
         )
         for image, annotation in entries
     }
-    alone = ReferringEvaluator(truth)
+    alone = ReferringEvaluator(truth, keep_predictions=True)
     alone.update(list(results), list(results.values()))
 
     # Ids 2 and 5 come from both processes.
     shares = []
     for ids in ((1, 2, 5), (2, 3, 4, 5)):
-        shares.append(ReferringEvaluator(truth))
+        shares.append(alone.fresh(keep_predictions=True))
         shares[-1].update(ids, [results[i] for i in ids])
         shares[-1].update(ids[:1], [results[ids[0]]])
     with pytest.raises(ValueError, match="2 of 5 image entries have no results"):
         shares[0].summarize()
-    gathered = [copy.deepcopy(share._results) for share in shares]
-    monkeypatch.setattr(evaluator_module, "gather_object", lambda value: gathered)
+    # As the second process sends it, two images at a time
+    parts = [shares[1]._judged, *shares[1]._kept.parts]
+    pieces = iter([copy.deepcopy(list(part.pieces(2))) for part in parts])
+    monkeypatch.setattr(evaluator_module, "gather_in_pieces", lambda own: next(pieces))
     shares[0].synchronize()
     assert shares[0].summarize() == alone.summarize()
-    assert shares[0].predictions() == alone.predictions()
+    assert list(shares[0].predictions()) == list(alone.predictions())
     # Masks travel to the main process only, and no other holds them afterwards.
-    monkeypatch.setattr(evaluator_module, "gather_object", lambda value: None)
+    monkeypatch.setattr(evaluator_module, "gather_in_pieces", lambda own: [])
+    monkeypatch.setattr(evaluator_module, "is_main_process", lambda: False)
     shares[1].synchronize()
-    assert shares[1].predictions() == []
+    assert list(shares[1].predictions()) == []
 
 
 def test_predictions_are_coco_results_in_json():
     image, annotation = truth_entry(1)
-    evaluator = ReferringEvaluator(ground_truth((image, annotation)))
+    evaluator = ReferringEvaluator(ground_truth((image, annotation)), keep_predictions=True)
     evaluator.update(
         [1], [result_of((0.9, (20, 10, 80, 60), annotation), (0.1, (0, 0, 5, 5), annotation))]
     )
-    records = json.loads(json.dumps(evaluator.predictions()))
+    records = json.loads(json.dumps(list(evaluator.predictions())))
     assert len(records) == 2
     assert records[0]["bbox"] == [20, 10, 80, 60]
     assert records[0]["keypoints"] == pytest.approx(annotation["keypoints"], abs=1e-4)
@@ -310,11 +314,86 @@ def test_ground_truth_and_results_stay_untouched(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_memory_does_not_hold_pixels():
+def kept_bytes(evaluator):
+    """Bytes of the arrays that an evaluator holds of its results."""
+    parts = [evaluator._judged, *(evaluator._kept.parts if evaluator._kept else ())]
+    pieces = [piece for part in parts for piece in part.pieces(1000)]
+    return sum(
+        array.nbytes for p in pieces for array in (*p.rows.values(), *p.values.values(), p.counts)
+    )
+
+
+def test_memory_holds_neither_pixels_nor_results():
+    entries = [truth_entry(i) for i in range(10)]
+    result = result_of(*[(0.9, (20, 10, 80, 80), entries[0][1])] * 20)
+    sizes = []
+    for keep_predictions in (False, True):
+        evaluator = ReferringEvaluator(ground_truth(*entries), keep_predictions=keep_predictions)
+        for image_id in range(10):
+            evaluator.update([image_id], [result])
+        sizes.append(kept_bytes(evaluator) / 10)
+    assert sizes[0] < 20 * 28 + 64  # of each result a score and six verdicts
+    assert sizes[0] + 20 * 220 < sizes[1] < 20 * HEIGHT * WIDTH / 20
+
+    with pytest.raises(ValueError, match="not kept"):
+        ReferringEvaluator(ground_truth(*entries)).predictions()
+
+
+def test_results_travel_once_and_masks_stay(monkeypatch):
+    entries = [truth_entry(i) for i in range(3)]
+    truth = ground_truth(*entries)
+    results = [result_of(*[(0.9, (20, 10, 80, 60), a)] * 4) for _, a in entries]
+    transfers, drawn = [], []
+    to_cpu, decode = torch.Tensor.cpu, coco_mask.decode
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda t: (transfers.append(t.numel()), to_cpu(t))[1])
+    monkeypatch.setattr(coco_mask, "decode", lambda code: (drawn.append(1), decode(code))[1])
+    first = ReferringEvaluator(truth)
+    for evaluator in (first, first.fresh()):  # two prompts
+        evaluator.update([0, 1, 2], results)
+    # Score, label, 17 keypoints, box and two numbers of pixels of each; the masks are only counted.
+    assert transfers == [3 * 4 * (1 + 1 + 51 + 4 + 2)] * 2
+    assert len(drawn) == 3  # the true masks, for both prompts together
+    first.fresh(keep_predictions=True).update([0, 1, 2], results)
+    assert transfers[2:] == [4 * HEIGHT * WIDTH] * 3 + transfers[:1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_results_on_a_gpu_have_the_same_figures():
+    truth = crowded_truth(0)
+    results = crowded_results(truth, 1, with_masks=True)
+    summaries, predictions = [], []
+    for device in ("cpu", "cuda"):
+        evaluator = PeopleEvaluator(truth, keep_predictions=True)
+        moved_results = [{k: v.to(device) for k, v in r.items()} for r in results.values()]
+        evaluator.update(list(results), moved_results)
+        summaries.append(evaluator.summarize())
+        predictions.append(list(evaluator.predictions()))
+    assert summaries[0] == summaries[1]
+    assert predictions[0] == predictions[1]
+
+
+def test_fresh_evaluators_share_nothing_but_the_ground_truth():
     image, annotation = truth_entry(1)
-    evaluator = ReferringEvaluator(ground_truth((image, annotation)))
-    evaluator.update([1], [result_of((0.9, (20, 10, 80, 80), annotation))])
-    assert len(evaluator._results[1]["masks"][0]["counts"]) < HEIGHT * WIDTH / 100
+    first = ReferringEvaluator(ground_truth((image, annotation)))
+    first.update([1], [result_of((0.9, (20, 10, 80, 80), annotation))])
+    second = first.fresh()
+    with pytest.raises(ValueError, match="1 of 1 image entries have no results"):
+        second.summarize()
+    second.update([1], [result_of((0.9, (110, 10, 80, 80), moved(annotation, 90)))])
+    assert first.summarize()["keypoint_ap"] == pytest.approx(1.0)
+    assert second.summarize()["keypoint_ap"] == 0
+
+
+@pytest.mark.parametrize("key", ["scores", "keypoints", "boxes"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_results_that_are_not_finite_are_refused(key, value):
+    entries = [truth_entry(i) for i in (3, 4)]
+    evaluator = ReferringEvaluator(ground_truth(*entries))
+    results = [result_of((0.9, (20, 10, 80, 80), annotation)) for _, annotation in entries]
+    results[1][key].view(-1)[0] = value
+    with pytest.raises(UserError, match=f"not finite numbers: {key} of image ids 4"):
+        evaluator.update([3, 4], results)
 
 
 def test_bad_results_are_named():
@@ -331,6 +410,9 @@ def test_bad_results_are_named():
         ReferringEvaluator({"images": [image], "annotations": [annotation, annotation]})
     with pytest.raises(ValueError, match="Image id 5 has no annotation"):
         ReferringEvaluator({"images": [image], "annotations": []})
+    del annotation["segmentation"]
+    with pytest.raises(UserError, match="not every annotation has a 'segmentation'"):
+        ReferringEvaluator(ground_truth((image, annotation))).update([5], [result])
 
 
 def test_table():
@@ -442,11 +524,11 @@ def ordinary_coco_figures(
 def test_figures_of_many_people_are_pycocotools_own(seed):
     truth = crowded_truth(seed)
     assert any(annotation["iscrowd"] for annotation in truth["annotations"])
-    evaluator = PeopleEvaluator(truth)
+    evaluator = PeopleEvaluator(truth, keep_predictions=True)
     results = crowded_results(truth, seed + 100, with_masks=seed < 2)
     evaluator.update(list(results), list(results.values()))
     summary = evaluator.summarize()
-    records = json.loads(json.dumps(evaluator.predictions()))
+    records = json.loads(json.dumps(list(evaluator.predictions())))
     assert len(records) == sum(int(result["labels"].sum()) for result in results.values())
     kinds = {"keypoint": ("keypoints", "keypoints"), "box": ("bbox", "bbox")}
     if seed < 2:
@@ -500,11 +582,11 @@ def test_poses_alone_and_images_without_people():
     truth = crowded_truth(0)
     results = crowded_results(truth, 1)
     poses = [{key: r[key] for key in ("scores", "labels", "keypoints")} for r in results.values()]
-    evaluator = PeopleEvaluator(truth)
+    evaluator = PeopleEvaluator(truth, keep_predictions=True)
     evaluator.update(list(results), poses)
     summary = evaluator.summarize()
     assert "box_ap" not in summary and "mask_ap" not in summary and summary["keypoint_ap"] > 0
-    assert "bbox" not in evaluator.predictions()[0]
+    assert "bbox" not in next(evaluator.predictions())
 
     nobody = PeopleEvaluator({"images": truth["images"], "annotations": []})
     nobody.update(list(results), poses)
@@ -523,9 +605,9 @@ from util import distributed
 distributed.initialize("cpu")
 truth = crowded_truth(0)
 results = crowded_results(truth, 1, with_masks=True)
-alone = PeopleEvaluator(truth)
+alone = PeopleEvaluator(truth, keep_predictions=True)
 alone.update(list(results), list(results.values()))
-share = PeopleEvaluator(truth)
+share = PeopleEvaluator(truth, keep_predictions=True)
 # Uneven shares, one image twice
 rank = distributed.rank()
 ids = [i for i in results if i % 3 == rank or (i % 3 == 2 and rank == 0)] + [0]
@@ -533,9 +615,9 @@ share.update(ids, [results[i] for i in ids])
 share.synchronize()
 if distributed.is_main_process():
     assert share.summarize() == alone.summarize()
-    assert share.predictions() == alone.predictions()
+    assert list(share.predictions()) == list(alone.predictions())
 else:
-    assert share.predictions() == []
+    assert list(share.predictions()) == []
 distributed.shutdown()
 """
 

@@ -10,7 +10,14 @@ import pytest
 from launch import run_python
 
 from util.files import written_whole
-from util.logging import append_json_line, read_json_lines, setup, write_json, write_json_lines
+from util.logging import (
+    append_json_line,
+    read_json_lines,
+    setup,
+    write_json,
+    write_json_lines,
+    write_json_list,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +88,19 @@ def test_json_files_are_whole_and_hold_no_nan(tmp_path):
         raise KeyboardInterrupt
     assert lines.read_text() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["log.txt", "new"]
+
+
+def test_a_json_list_is_written_one_by_one(tmp_path):
+    path = tmp_path / "list.json"
+    for values in ([], [{"a": 1}], [{"a": [1, math.nan]}, {"b": math.inf}, "c"]):
+        write_json_list(path, iter(values))
+        write_json(tmp_path / "whole.json", values, indent=None)
+        assert path.read_text() == (tmp_path / "whole.json").read_text()
+
+    def broken():
+        yield 1
+        raise KeyError("lost")
+
+    with pytest.raises(KeyError):
+        write_json_list(path, broken())
+    assert path.read_text() == (tmp_path / "whole.json").read_text()

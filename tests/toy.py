@@ -104,6 +104,10 @@ class PeopleEvaluator:
     def __init__(self):
         self.results = {}
 
+    def fresh(self, *, keep_predictions=False):
+        """A new one; predictions are kept anyway."""
+        return PeopleEvaluator()
+
     def update(self, image_ids, results):
         """Take a batch in."""
         for image_id, result in zip(image_ids, results, strict=True):

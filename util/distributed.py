@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import os
 import re
-from collections.abc import MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import TypeVar
 
 import torch
@@ -119,13 +119,25 @@ def all_gather_object(value: T) -> list[T]:
     return values
 
 
-def gather_object(value: T) -> list[T] | None:
-    """Every process' picklable `value`, in order of rank, on the main process; None elsewhere."""
+def gather_in_pieces(pieces: Iterable[T]) -> Iterator[T]:
+    """All other processes' picklable pieces, on the main process; nothing elsewhere.
+
+    Never more than one piece of each process is on its way, so that large collections are not held
+    several times. To be used up on all processes, which may have different numbers of pieces.
+
+    Args:
+        pieces: of this process; not asked for on the main process. None of them is None.
+    """
     if world_size() == 1:
-        return [value]
-    values: list | None = [None] * world_size() if is_main_process() else None
-    dist.gather_object(value, values, dst=0)
-    return values
+        return
+    own = iter(() if is_main_process() else pieces)
+    while True:
+        piece = next(own, None)
+        if not any(all_gather_object(piece is not None)):
+            return
+        gathered: list | None = [None] * world_size() if is_main_process() else None
+        dist.gather_object(piece, gathered, dst=0)
+        yield from (other for other in gathered or () if other is not None)
 
 
 def broadcast_object(value: T) -> T:

@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -175,6 +175,24 @@ def write_json(path: str | os.PathLike, value: Any, indent: int | None = 2) -> N
     """
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(_finite(value), indent=indent) + "\n", encoding="utf-8")
+
+
+def write_json_list(path: str | os.PathLike, values: Iterable[Any]) -> None:
+    """Write many values as one JSON list on one line, one by one; see `write_json`.
+
+    Args:
+        path: of the file.
+        values: plain values; they are asked for one after the other and never held together.
+    """
+    with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write("[")
+        for number, value in enumerate(values):
+            try:
+                text = json.dumps(value, allow_nan=False)
+            except ValueError:  # seldom: looking at every number takes longer than writing it
+                text = json.dumps(_finite(value))
+            file.write((", " if number else "") + text)
+        file.write("]\n")
 
 
 def append_json_line(path: str | os.PathLike, value: Any) -> None:

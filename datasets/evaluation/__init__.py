@@ -1,9 +1,11 @@
 """Metrics, exact under several processes.
 
-- `evaluator.py`: what all evaluators share, the results collected from all processes;
 - `referring.py`: one person per image entry, whom a prompt means (RefHuman, synthetic images);
 - `people.py`: everybody in an image (COCO, CrowdPose);
-- `average_precision.py`: COCO's protocol for both;
+- `evaluator.py`: what all evaluators share, the way of a batch from results to verdicts;
+- `truth.py`: the ground truth; `found.py`: the results of a batch; `packed.py`: what stays of them;
+- `similarity.py`, `matching.py`, `average_precision.py`: COCO's protocol, pycocotools' figures;
+- `predictions.py`: results kept for a file;
 - `table.py`: how the figures are printed.
 """
 

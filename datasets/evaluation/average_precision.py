@@ -1,133 +1,71 @@
-"""COCO's average precision by pycocotools, from plain dicts."""
+"""COCO's average precision, from who was found: the figures of pycocotools, bit for bit."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
 import numpy as np
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO as CocoIndex
-from pycocotools.cocoeval import COCOeval
 
-from datasets.annotations import encode_segmentation
-from datasets.evaluation.evaluator import PERSON, true_keypoints
-from datasets.skeleton import Skeleton
+from datasets.evaluation.matching import AREA_RANGES, THRESHOLDS, verdict_bit
 
-# Kind of result -> pycocotools' name of it, and the key of its values in annotations
-_KINDS = {
-    "keypoint": ("keypoints", "keypoints"),
-    "box": ("bbox", "bbox"),
-    "mask": ("segm", "segmentation"),
-}
+RECALLS = np.linspace(0.0, 1.0, 101)
 
 
 def average_precision(
-    kind: str,
-    images: Mapping[int, Mapping[str, Any]],
-    annotations: Iterable[Mapping[str, Any]],
-    detections: Iterable[Mapping[str, Any]],
-    skeleton: Skeleton,
+    scores: np.ndarray, right: np.ndarray, wrong: np.ndarray, counts: np.ndarray
 ) -> dict[str, float]:
-    """COCO's average precision and recall of one kind of result.
-
-    At most 20 poses, or 100 boxes or masks, of an image count. Crowd regions and, for keypoints,
-    people without a labelled keypoint are neither to be found nor wrong to find.
+    """Average precision and recall of one kind of result.
 
     Args:
-        kind: "keypoint" (by object keypoint similarity), "box" or "mask" (by IoU).
-        images: image entries by id; what belongs to other images is left out.
-        annotations: of people, COCO-style: image_id, bbox, area, keypoints, and for masks
-            segmentation.
-        detections: in the COCO results format, masks as RLE.
-        skeleton: keypoint definition.
+        scores: [n], in the order of image ids, in an image the best first: equal scores keep it.
+        right: [n] of `matching.judge`.
+        wrong: [n] of `matching.judge`.
+        counts: [A] numbers of people to be found in each area range.
 
     Returns:
         `ap`, `ap50`, `ap75`, `apm`, `apl` and `ar` in [0, 1]; -1 without anybody to find.
     """
-    truths: list[dict[str, Any]] = []
-    for annotation in annotations:
-        image_id = annotation["image_id"]
-        if image_id not in images:
-            continue
-        height, width = images[image_id]["height"], images[image_id]["width"]
-        truth = {
-            **annotation,
-            "id": len(truths) + 1,  # pycocotools takes 0 for "unmatched"
-            "category_id": PERSON,
-            "iscrowd": annotation.get("iscrowd", 0),
-            "num_keypoints": int((true_keypoints(annotation)[:, 2] > 0).sum()),
-            "segmentation": [],
-        }
-        if kind == "mask":
-            truth["segmentation"] = encode_segmentation(
-                annotation["segmentation"], height, width, f"image id {image_id}"
-            )
-        truths.append(truth)
-    found: list[dict[str, Any]] = []
-    for detection in detections:
-        if detection["image_id"] in images:
-            fields = _detection_fields(kind, detection)
-            found.append({**fields, "id": len(found) + 1, "iscrowd": 0})
-    coco_type, _ = _KINDS[kind]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_index(images, truths), _index(images, found), coco_type)
-        evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return _figures(evaluation)
+    precision, recall = precision_and_recall(scores, right, wrong, counts)
+    areas, thresholds = list(AREA_RANGES), THRESHOLDS.round(2).tolist()
 
-
-def _detection_fields(kind: str, detection: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a detection is judged, with the area that pycocotools' `loadRes` gives it."""
-    _, key = _KINDS[kind]
-    value = detection[key]
-    if kind == "mask":
-        area = float(coco_mask.area(value))
-    elif kind == "box":
-        area = value[2] * value[3]
-    else:
-        x, y = value[0::3], value[1::3]
-        area = (max(x) - min(x)) * (max(y) - min(y))
-    kept = {name: detection[name] for name in ("image_id", "score")}
-    return {**kept, "category_id": PERSON, key: value, "area": area}
-
-
-def _index(
-    images: Mapping[int, Mapping[str, Any]], annotations: Sequence[dict[str, Any]]
-) -> CocoIndex:
-    index = CocoIndex()
-    index.dataset = {
-        "images": list(images.values()),
-        "annotations": list(annotations),
-        "categories": [{"id": PERSON}],
-    }
-    index.createIndex()
-    return index
-
-
-def _figures(evaluation: COCOeval) -> dict[str, float]:
-    """See `average_precision`."""
-    # [IoU thresholds, recall levels, categories, area ranges, numbers of detections]
-    precision = evaluation.eval["precision"][..., -1]
-    recall = evaluation.eval["recall"][..., -1]  # the same without recall levels
-    thresholds = evaluation.params.iouThrs
-    areas = evaluation.params.areaRngLbl
-
-    def mean(values: np.ndarray, area: str, threshold: float | None = None) -> float:
-        values = values[..., areas.index(area)]
-        if threshold is not None:
-            values = values[np.isclose(thresholds, threshold)]
+    def mean(values: np.ndarray) -> float:
         values = values[values > -1]
         return float(values.mean()) if values.size else -1.0
 
+    everybody = precision[areas.index("all")]
     return {
-        "ap": mean(precision, "all"),
-        "ap50": mean(precision, "all", 0.5),
-        "ap75": mean(precision, "all", 0.75),
-        "apm": mean(precision, "medium"),
-        "apl": mean(precision, "large"),
-        "ar": mean(recall, "all"),
+        "ap": mean(everybody),
+        "ap50": mean(everybody[thresholds.index(0.5)]),
+        "ap75": mean(everybody[thresholds.index(0.75)]),
+        "apm": mean(precision[areas.index("medium")]),
+        "apl": mean(precision[areas.index("large")]),
+        "ar": mean(recall[areas.index("all")]),
     }
+
+
+def precision_and_recall(
+    scores: np.ndarray, right: np.ndarray, wrong: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """See `average_precision` for the arguments.
+
+    Returns:
+        The best precision at or above each of 101 recalls [A, T, 101], and the recall of all
+        results [A, T]; -1 without anybody to find.
+    """
+    order = np.argsort(-scores, kind="stable")
+    right, wrong = right[order], wrong[order]
+    precision = -np.ones((len(AREA_RANGES), len(THRESHOLDS), len(RECALLS)))
+    recall = -np.ones((len(AREA_RANGES), len(THRESHOLDS)))
+    for area in np.flatnonzero(counts):
+        for threshold in range(len(THRESHOLDS)):
+            bit = verdict_bit(area, threshold)
+            # Between two right results precision falls and recall stays: only they matter.
+            hits = np.flatnonzero(right & bit)
+            misses = np.cumsum((wrong & bit) != 0)[hits].astype(np.float64)
+            found = np.arange(1, len(hits) + 1, dtype=np.float64)
+            best = found / (misses + found + np.spacing(1))
+            best = np.maximum.accumulate(best[::-1])[::-1]
+            first = np.searchsorted(found / counts[area], RECALLS, side="left")
+            reached = first < len(hits)
+            precision[area, threshold] = 0
+            precision[area, threshold, reached] = best[first[reached]]
+            recall[area, threshold] = len(hits) / counts[area]
+    return precision, recall

@@ -1,38 +1,66 @@
-"""What all evaluators share: results of a data set, collected from all processes."""
+"""What all evaluators share: results of a data set, judged as they come, from all processes."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from datasets.evaluation.average_precision import average_precision
+from datasets.evaluation.found import Found, fetch
+from datasets.evaluation.matching import MOST_RESULTS, Candidates, judge, outside
+from datasets.evaluation.packed import PackedResults, Piece
+from datasets.evaluation.predictions import KeptPredictions
+from datasets.evaluation.similarity import box_similarity, keypoint_similarity, mask_similarity
+from datasets.evaluation.truth import Truth
 from datasets.skeleton import Skeleton
-from util.distributed import gather_object
+from util.distributed import gather_in_pieces, is_main_process
 
-PERSON = 1  # label of results, and category of the COCO results format
+EvaluatorType = TypeVar("EvaluatorType", bound="Evaluator")
+
+# Images that travel together from one process to another: some megabytes, or some ten with masks.
+_IMAGES_PER_PIECE = 4096
 
 
 class Evaluator(ABC):
     """Collects results of a data set and computes its metrics.
 
     The way of use: `update` with every batch, `synchronize` once on every process, then `summarize`
-    and `predictions` on the main process. Masks become run-length codes in `update`, so memory does
-    not grow with the images' pixels.
+    and `predictions` on the main process. Results are compared with the ground truth in `update`;
+    of each only a score and two verdicts of four bytes per kind stay in memory.
 
     Args:
-        images: COCO-style image entries: `id`, `height`, `width`.
+        truth: everybody there is to find.
         skeleton: keypoint definition, K keypoints.
+        keep_predictions: keep the results themselves, for `predictions`.
     """
 
-    def __init__(self, images: Sequence[dict[str, Any]], skeleton: Skeleton) -> None:
+    # What subclasses keep of every image: name -> (shape, dtype)
+    image_values: ClassVar[Mapping[str, tuple[tuple[int, ...], Any]]] = {}
+
+    def __init__(self, truth: Truth, skeleton: Skeleton, keep_predictions: bool) -> None:
         self.skeleton = skeleton
-        self._images = {image["id"]: image for image in images}
-        self._results: dict[int, dict[str, Any]] = {}
+        self._truth = truth
+        self._sigmas = np.array(skeleton.sigmas)
+        # Equal scores are ranked by image id.
+        self._by_id = np.argsort(truth.ids, kind="stable")
+        labelled = (truth.keypoints[..., 2] > 0).any(axis=1)
+        self._ignored = {
+            "keypoint": truth.crowd | ~labelled,
+            "box": truth.crowd,
+            "mask": truth.crowd,
+        }
+        self._forget(keep_predictions)
+
+    def fresh(self: EvaluatorType, *, keep_predictions: bool = False) -> EvaluatorType:
+        """An evaluator without results that shares this one's ground truth in memory."""
+        other = copy.copy(self)
+        other._forget(keep_predictions)
+        return other
 
     @abstractmethod
     def summarize(self) -> dict[str, float]:
@@ -58,104 +86,140 @@ class Evaluator(ABC):
 
         Raises:
             ValueError: an unknown image id, or results that do not fit it.
+            UserError: results that are not finite, or a broken segmentation in the ground truth.
         """
         if len(image_ids) != len(results):
             raise ValueError(f"Got {len(image_ids)} image ids for {len(results)} results.")
-        for image_id, result in zip(image_ids, results, strict=True):
-            if image_id not in self._images:
-                raise ValueError(f"Image id {image_id} is not in the ground truth.")
-            self._results[image_id] = self._compress(image_id, result)
+        if not len(image_ids):
+            return
+        numbers = [self._truth.number(image_id) for image_id in image_ids]
+        found = fetch(numbers, results, self._truth, with_codes=self._kept is not None)
+        if self._kept is not None:
+            self._kept.put(np.array(numbers), found)
+        found = [_best_first(people) for people in found]
+        self._judged.put(self._judge(numbers, found))
 
     def synchronize(self) -> None:
         """Give the main process the results of all processes; each image counts once.
 
         The other processes hold none afterwards.
         """
-        gathered = gather_object(self._results)
-        self._results = {}
-        for results in gathered or []:
-            self._results.update(results)
+        for part in (self._judged, *(self._kept.parts if self._kept is not None else ())):
+            for piece in gather_in_pieces(part.pieces(_IMAGES_PER_PIECE)):
+                part.put(piece)
+        if not is_main_process():
+            self._forget(self._kept is not None)
 
-    def predictions(self) -> list[dict[str, Any]]:
+    def predictions(self) -> Iterator[dict[str, Any]]:
         """All results in the COCO results format, ready for JSON; for the main process.
 
         Returns:
             One dict per image and group: image_id, category_id, score, keypoints [3K] and, where
             the model makes them, bbox [x, y, w, h] and segmentation (compressed RLE with text
-            counts).
-        """
-        records = []
-        for image_id in self._images:
-            for record in self._records(image_id):
-                if "segmentation" in record:
-                    rle = record["segmentation"]
-                    counts = rle["counts"].decode("ascii")
-                    record["segmentation"] = {"size": list(rle["size"]), "counts": counts}
-                records.append(record)
-        return records
+            counts). They are made one by one: a list of them all would take gigabytes.
 
-    def _records(self, image_id: int) -> list[dict[str, Any]]:
-        """An image's results as `predictions` has them, RLE with bytes as counts."""
-        result = self._results.get(image_id)
-        if result is None:
-            return []
-        records: list[dict[str, Any]] = [
-            {"image_id": image_id, "category_id": PERSON, "score": score}
-            for score in result["scores"].tolist()
-        ]
-        for i, record in enumerate(records):
-            if "boxes" in result:
-                x0, y0, x1, y1 = result["boxes"][i]
-                record["bbox"] = np.array([x0, y0, x1 - x0, y1 - y0]).tolist()
-            record["keypoints"] = result["keypoints"][i].ravel().tolist()
-            if "masks" in result:
-                record["segmentation"] = result["masks"][i]
-        return records
+        Raises:
+            ValueError: the evaluator was made without `keep_predictions`.
+        """
+        if self._kept is None:
+            raise ValueError("Predictions were not kept; make the evaluator with keep_predictions.")
+        return self._kept.records()
+
+    # --- for subclasses --------------------------------------------------------------------------
+
+    def _judge_best(self, numbers: np.ndarray, found: Sequence[Found]) -> dict[str, np.ndarray]:
+        """The `image_values` of images `numbers` [B]; results come best first."""
+        return {}
+
+    def _average_precision(self, kind: str, numbers: np.ndarray | None = None) -> dict[str, float]:
+        """COCO's figures of one kind of result, in all images or in those of `numbers`."""
+        if numbers is None:
+            numbers = self._by_id
+        scores, right, wrong = self._judged.rows(
+            numbers, "scores", f"{kind}_right", f"{kind}_wrong"
+        )
+        people = self._truth.people_of(numbers)
+        counted = ~(self._ignored[kind][people] | outside(self._truth.areas[people]))
+        return average_precision(scores, right, wrong, counted.sum(axis=1))
 
     def _have(self, key: str) -> bool:
-        """Whether the model makes `key`: all results have it."""
-        return all(key in result for result in self._results.values())
+        """Whether the model makes `key`, "boxes" or "masks": all results have it."""
+        return bool(self._judged.values[f"has_{key}"].all())
 
     def _require_all_results(self) -> None:
-        missing = [image_id for image_id in self._images if image_id not in self._results]
-        if missing:
+        missing = self._truth.ids[~self._judged.is_there]
+        if len(missing):
             raise ValueError(
-                f"{len(missing)} of {len(self._images)} image entries have no results, among them "
+                f"{len(missing)} of {len(self._truth)} image entries have no results, among them "
                 f"image id {missing[0]}; evaluate the whole data set, call synchronize() where "
                 f"several processes share it, and summarize on the main process."
             )
 
-    def _compress(self, image_id: int, result: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The people of a postprocessor's result as arrays on the CPU, masks as a list of RLE."""
-        count = len(result["scores"])
-        expected = {
-            "labels": (count,),
-            "boxes": (count, 4),
-            "keypoints": (count, self.skeleton.num_keypoints, 3),
-            "masks": (count, self._images[image_id]["height"], self._images[image_id]["width"]),
+    # --- results ---------------------------------------------------------------------------------
+
+    def _forget(self, keep_predictions: bool) -> None:
+        """Begin without results."""
+        verdicts = [f"{kind}_{verdict}" for kind in MOST_RESULTS for verdict in ("right", "wrong")]
+        self._judged = PackedResults(
+            len(self._truth),
+            rows={"scores": ((), np.float32), **dict.fromkeys(verdicts, ((), np.uint32))},
+            values={"has_boxes": ((), bool), "has_masks": ((), bool), **self.image_values},
+        )
+        self._kept = KeptPredictions(self._truth) if keep_predictions else None
+
+    def _judge(self, numbers: Sequence[int], found: Sequence[Found]) -> Piece:
+        """What stays of a batch; results come best first."""
+        counts = np.array([len(people.scores) for people in found])
+        ranks = np.concatenate([np.arange(count) for count in counts])
+        has = {
+            "keypoint": np.ones(len(found), dtype=bool),
+            "box": np.array([people.boxes is not None for people in found]),
+            "mask": np.array([people.pixels is not None for people in found]),
         }
-        for key, shape in expected.items():
-            if key in result and tuple(result[key].shape) != shape:
-                raise ValueError(
-                    f"Image id {image_id}: result {key!r} has shape {tuple(result[key].shape)}, "
-                    f"expected {shape}."
-                )
-        people = torch.arange(count)
-        if "labels" in result:
-            people = (result["labels"] == PERSON).nonzero()[:, 0]
-        compressed: dict[str, Any] = {
-            key: result[key][people].detach().float().cpu().numpy()
-            for key in ("scores", "boxes", "keypoints")
-            if key in result
-        }
-        if "masks" in result:
-            # pycocotools wants [h, w, n] with rows running fastest, which this view of it has.
-            masks = result["masks"][people].to("cpu", torch.uint8)
-            masks = masks.transpose(1, 2).contiguous().numpy()
-            compressed["masks"] = coco_mask.encode(masks.transpose(2, 1, 0))
-        return compressed
+        rows = {"scores": np.concatenate([people.scores for people in found])}
+        for kind, most in MOST_RESULTS.items():
+            judged = (ranks < most) & np.repeat(has[kind], counts)
+            right, wrong = np.zeros((2, len(ranks)), dtype=np.uint32)
+            if judged.any() and (kind != "mask" or self._truth.has_masks):
+                candidates = [
+                    self._candidates(kind, number, people, most)
+                    for number, people, there in zip(numbers, found, has[kind], strict=True)
+                    if there
+                ]
+                right[judged], wrong[judged] = judge(candidates)
+            rows |= {f"{kind}_right": right, f"{kind}_wrong": wrong}
+        of_images = np.array(numbers)
+        values = {"has_boxes": has["box"], "has_masks": has["mask"]}
+        return Piece(of_images, counts, rows, values | self._judge_best(of_images, found))
+
+    def _candidates(self, kind: str, number: int, found: Found, most: int) -> Candidates:
+        """The `most` best results of a kind in image `number`, areas as in `COCO.loadRes`."""
+        truth, people = self._truth, self._truth.people(number)
+        crowd = truth.crowd[people]
+        if kind == "keypoint":
+            poses = found.keypoints[:most, :, :2].astype(np.float64)
+            areas = np.ptp(poses, axis=1).prod(axis=1)
+            similarity = keypoint_similarity(
+                poses,
+                truth.keypoints[people],
+                truth.boxes[people],
+                truth.areas[people],
+                self._sigmas,
+            )
+        elif kind == "box":
+            boxes = found.corners()[:most]
+            areas = boxes[:, 2] * boxes[:, 3]
+            similarity = box_similarity(boxes, truth.boxes[people], crowd)
+        else:
+            pixels = found.pixels[:most]
+            areas = pixels[:, 0].astype(np.float64)
+            similarity = mask_similarity(pixels, found.true_pixels, crowd)
+        return Candidates(
+            similarity, areas, truth.areas[people], self._ignored[kind][people], crowd
+        )
 
 
-def true_keypoints(annotation: Mapping[str, Any]) -> np.ndarray:
-    """[K, 3] float64 (x, y, COCO visibility) of an annotation or a person."""
-    return np.array(annotation["keypoints"], dtype=np.float64).reshape(-1, 3)
+def _best_first(found: Found) -> Found:
+    """The results that can count, by falling score; equal ones keep their order."""
+    order = np.argsort(-found.scores, kind="stable")
+    return found.chosen(order[: max(MOST_RESULTS.values())])

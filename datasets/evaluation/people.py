@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from datasets.evaluation.average_precision import average_precision
+import numpy as np
+
 from datasets.evaluation.evaluator import Evaluator
+from datasets.evaluation.truth import Truth
 from datasets.skeleton import COCO, Skeleton
 
 
@@ -22,6 +24,7 @@ class PeopleEvaluator(Evaluator):
         skeleton: keypoint definition.
         subsets: name -> image ids. Instead of the figures by people's size, the keypoint AP of
             each of these sets of images: `keypoint_ap_{name}`.
+        keep_predictions: see `Evaluator`.
     """
 
     def __init__(
@@ -29,10 +32,14 @@ class PeopleEvaluator(Evaluator):
         ground_truth: Mapping[str, Any],
         skeleton: Skeleton = COCO,
         subsets: Mapping[str, Collection[int]] | None = None,
+        *,
+        keep_predictions: bool = False,
     ) -> None:
-        super().__init__(ground_truth["images"], skeleton)
-        self._annotations = list(ground_truth["annotations"])
-        self._subsets = subsets
+        truth = Truth(ground_truth["images"], ground_truth["annotations"], skeleton)
+        super().__init__(truth, skeleton, keep_predictions)
+        self._subsets = None
+        if subsets is not None:
+            self._subsets = {name: self._numbers(ids) for name, ids in subsets.items()}
 
     def summarize(self) -> dict[str, float]:
         """Compute all metrics; see `Evaluator.summarize`.
@@ -44,29 +51,23 @@ class PeopleEvaluator(Evaluator):
             - `num_samples`, the number of images.
         """
         self._require_all_results()
-        has_true_masks = all("segmentation" in annotation for annotation in self._annotations)
         kinds = ["keypoint"]
         if self._have("boxes"):
             kinds.append("box")
-        if self._have("masks") and has_true_masks:
+        if self._have("masks") and self._truth.has_masks:
             kinds.append("mask")
         summary: dict[str, float] = {}
         for kind in kinds:
-            figures = self._figures(kind, self._images)
+            figures = self._average_precision(kind)
             if self._subsets is not None:
                 figures = {name: figures[name] for name in ("ap", "ap50", "ap75")}
             summary.update({f"{kind}_{name}": value for name, value in figures.items()})
-        for name, image_ids in (self._subsets or {}).items():
-            figures = self._figures("keypoint", image_ids)
-            summary[f"keypoint_ap_{name}"] = figures["ap"]
-        summary["num_samples"] = len(self._images)
+        for name, numbers in (self._subsets or {}).items():
+            summary[f"keypoint_ap_{name}"] = self._average_precision("keypoint", numbers)["ap"]
+        summary["num_samples"] = len(self._truth)
         return summary
 
-    def _figures(self, kind: str, image_ids: Collection[int]) -> dict[str, float]:
-        return average_precision(
-            kind,
-            {image_id: self._images[image_id] for image_id in image_ids},
-            self._annotations,
-            (record for image_id in image_ids for record in self._records(image_id)),
-            self.skeleton,
-        )
+    def _numbers(self, image_ids: Collection[int]) -> np.ndarray:
+        """Positions of images, by rising id."""
+        numbers = [self._truth.number(image_id) for image_id in sorted(set(image_ids))]
+        return np.array(numbers, dtype=np.int64)

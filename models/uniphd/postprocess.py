@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,38 @@ from util.box_ops import box_cxcywh_to_xyxy
 
 # The published model reports one constant confidence for every keypoint, sigmoid(1).
 KEYPOINT_CONFIDENCE = torch.tensor(1.0).sigmoid().item()
+
+# Pixels of masks that are resized at once: bounds the memory for large images, 4 bytes each.
+_PIXELS_AT_ONCE = 2**26
+
+
+class Results(Sequence[dict[str, Tensor]]):
+    """Results of a batch, one dict per image, made when it is asked for and not kept.
+
+    All masks of a batch in the images' original size could take gigabytes.
+
+    Args:
+        values: by name, [B, ...].
+        masks: index of an image to its masks [r, h, w] bool; None without masks.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Tensor], masks: Callable[[int], Tensor] | None = None
+    ) -> None:
+        self._values = values
+        self._masks = masks
+
+    def __len__(self) -> int:
+        return len(self._values["scores"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        result = {name: value[index] for name, value in self._values.items()}
+        if self._masks is not None:
+            result["masks"] = self._masks(index)
+        return result
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return (self[index] for index in range(len(self)))
 
 
 class PostProcess(nn.Module):
@@ -31,7 +63,7 @@ class PostProcess(nn.Module):
     @torch.no_grad()
     def forward(
         self, outputs: Mapping[str, Tensor], target_sizes: Tensor, image_sizes: Tensor
-    ) -> list[dict[str, Tensor]]:
+    ) -> Results:
         """Results of every image, best first.
 
         Args:
@@ -45,7 +77,7 @@ class PostProcess(nn.Module):
             `masks` [r, h, w] bool; pixels of the original image.
         """
         scores, groups, classes = best_pairs(outputs["pred_logits"], self.num_results)
-        scale = target_sizes.flip(-1).to(scores)  # [B, 2] (width, height)
+        scale = target_sizes.flip(-1).to(scores, non_blocking=True)  # [B, 2] (width, height)
         values = {
             "scores": scores,
             "labels": classes if self.labels_by_class else torch.ones_like(classes),
@@ -55,14 +87,20 @@ class PostProcess(nn.Module):
             boxes = box_cxcywh_to_xyxy(outputs["pred_boxes"].float())
             boxes = boxes.take_along_dim(groups[..., None], dim=1)
             values["boxes"] = boxes * scale.repeat(1, 2)[:, None]
-        results = [{name: value[i] for name, value in values.items()} for i in range(len(scores))]
-        if "pred_masks" in outputs:
-            sizes = zip(image_sizes.tolist(), target_sizes.tolist(), strict=True)
-            for i, (image_size, target_size) in enumerate(sizes):
-                unique, inverse = groups[i].unique(return_inverse=True)
-                masks = outputs["pred_masks"][i, unique]
-                results[i]["masks"] = resize_masks(masks, image_size, target_size)[inverse]
-        return results
+        if "pred_masks" not in outputs:
+            return Results(values)
+        mask_logits = outputs["pred_masks"]
+        sizes = list(zip(image_sizes.tolist(), target_sizes.tolist(), strict=True))
+
+        @torch.no_grad()
+        def masks(index: int) -> Tensor:
+            logits, chosen = mask_logits[index], groups[index]
+            # A group may be chosen twice; which ones are stays on the device.
+            if len(chosen) <= len(logits):
+                return resize_masks(logits[chosen], *sizes[index])
+            return resize_masks(logits, *sizes[index])[chosen]
+
+        return Results(values, masks)
 
 
 def best_pairs(logits: Tensor, num_results: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,6 +142,14 @@ def resize_masks(logits: Tensor, image_size: list[int], target_size: list[int]) 
         image_size: unpadded (height, width).
         target_size: original (height, width).
     """
-    logits = logits[None, :, : image_size[0], : image_size[1]].float()
-    resized = F.interpolate(logits, size=tuple(target_size), mode="bilinear", align_corners=False)
-    return resized[0].sigmoid() > 0.5
+    logits = logits[:, : image_size[0], : image_size[1]]
+    height, width = target_size
+    if image_size == target_size:  # resizing would give the same numbers
+        return logits.float().sigmoid() > 0.5
+    pieces = logits.split(max(1, _PIXELS_AT_ONCE // (height * width)))
+    return torch.cat([_resize(piece.float(), (height, width)).sigmoid_() > 0.5 for piece in pieces])
+
+
+def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """[m, H, W] → [m, h, w]."""
+    return F.interpolate(values[None], size=size, mode="bilinear", align_corners=False)[0]
