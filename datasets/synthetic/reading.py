@@ -41,7 +41,7 @@ def read_people(
     people = []
     for i, (draft, figure) in enumerate(zip(drafts, figures, strict=True)):
         low = labels.person_label(i, 0)
-        mask = (label_map > low) & (label_map < low + labels.THING)
+        mask = label_map - np.uint8(low + 1) < labels.THING - 1  # labels below wrap round to 255
         area = int(counts[i + 1, 1 : labels.THING].sum())
         x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
         people.append(
@@ -71,21 +71,18 @@ def read_keypoints(figure: Figure, label_map: np.ndarray) -> np.ndarray:
     on_head = head_points(figure)
     keypoints = np.zeros((COCO.num_keypoints, 3), dtype=np.float32)
     for k, name in enumerate(COCO.names):
-        towards = 1.0
-        if name in on_head:
-            point, towards = on_head[name]
-        else:
-            point = figure.points[name]
+        point, towards = on_head[name] if name in on_head else (figure.points[name], 1.0)
         is_ear = name.endswith("ear")
         # Ears stick out and can be guessed at; the face of a turned head cannot.
         if towards < (-0.85 if is_ear else -0.25):
             continue
-        if not (0 <= round(point[0]) < width and 0 <= round(point[1]) < height):
+        x, y = point[:2].tolist()
+        if not (0 <= round(x) < width and 0 <= round(y) < height):
             continue
-        inside = np.clip(point[:2], 0, (width - 1, height - 1)).astype(np.float32)
+        # As they will be read again: float32, and the annotation's decimals.
+        inside = np.array((min(max(x, 0.0), width - 1), min(max(y, 0.0), height - 1)), np.float32)
         x, y = (round(value, KEYPOINT_DECIMALS) for value in inside.tolist())
-        column, row = round(x), round(y)  # pixel i has the coordinate i
-        own_labels = [figure.label(part) for part in labels.PARTS_OF_KEYPOINT[name]]
-        visible = label_map[row, column] in own_labels and towards >= (-0.5 if is_ear else 0.0)
-        keypoints[k] = x, y, 2 if visible else 1
+        part = label_map.item(round(y), round(x)) - figure.label(0)  # pixel i has coordinate i
+        shown = part in labels.PARTS_OF_KEYPOINT[name] and towards >= (-0.5 if is_ear else 0.0)
+        keypoints[k] = x, y, 2 if shown else 1
     return keypoints
