@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from datasets.synthetic.people import COLOURS, Rgb, pick, vary_colour
-from datasets.synthetic.shapes import SHIFT, Shape, blend, disc, fixed, shade, toward_centre
+from datasets.synthetic.shapes import SHIFT, Disc, Shape, blend, fixed, shade, toward_centre
 
 _SKIES: tuple[tuple[Rgb, Rgb], ...] = (
     ((150, 196, 236), (222, 236, 246)),
@@ -242,7 +242,7 @@ def occluder_shapes(generator: np.random.Generator, height: int, width: int) -> 
         for dx, dy in generator.uniform(-1, 1, (5, 2)):
             centre = np.array((x + dx * 1.4 * size, height + (dy * 0.4 - 0.2) * size))
             leaves = shade(green, float(1.0 + 0.15 * dy))
-            shapes.append(Shape(disc(centre, size), leaves, 0))
+            shapes.append(Shape(Disc(centre, size), leaves, 0))
         return shapes
     wide = generator.uniform(0.1, 0.2) * width
     high = generator.uniform(0.12, 0.22) * height

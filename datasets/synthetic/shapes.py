@@ -6,6 +6,10 @@ from the labels, so they agree with the pixels.
 
 Points are (x, y), see the frames of `datasets/synthetic/__init__.py`; further columns (depth) are
 ignored.
+
+A person is some 80 polygons of a few corners each.  NumPy's calls would take longer than the drawing,
+so limbs and circles stay descriptions, `Capsule` and `Disc`, until all shapes are drawn; then there
+is one array of each kind.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,22 +28,63 @@ SHIFT = 4
 """Fractional bits of OpenCV's fixed-point coordinates; see `fixed`."""
 
 
+class Capsule(NamedTuple):
+    """The outline of a limb: two half circles around its ends [2 or 3], and what lies between."""
+
+    start: np.ndarray
+    end: np.ndarray
+    start_radius: float
+    end_radius: float
+
+
+class Disc(NamedTuple):
+    """A circle around a centre [2 or 3], or an ellipse that is `squeeze` times as high as wide."""
+
+    centre: np.ndarray
+    radius: float
+    squeeze: float = 1.0
+
+
+Outline = np.ndarray | Capsule | Disc
+"""Of a convex polygon; an array holds its corners [n, 2] in pixels."""
+
+
 @dataclass
 class Shape:
-    """A convex polygon: corners [n, 2] in pixels, colour, and its label (None: colour only)."""
+    """A convex polygon: outline, colour, and its label (None: colour only)."""
 
-    corners: np.ndarray
+    outline: Outline
     rgb: Rgb
     label: int | None
 
 
 def draw_shapes(canvas: np.ndarray, labels: np.ndarray, shapes: Sequence[Shape]) -> None:
     """Draws shapes in order, onto the image [h, w, 3] and the label map [h, w], in place."""
-    for shape in shapes:
-        corners = fixed(shape.corners)
+    for shape, corners in zip(shapes, _fixed_corners(shapes), strict=True):
         cv2.fillConvexPoly(canvas, corners, shape.rgb, cv2.LINE_AA, SHIFT)
         if shape.label is not None:
             cv2.fillConvexPoly(labels, corners, shape.label, cv2.LINE_8, SHIFT)
+
+
+def _fixed_corners(shapes: Sequence[Shape]) -> list[np.ndarray]:
+    """Corners [n, 2] of every shape in OpenCV's fixed-point numbers, int32."""
+    outlines = [shape.outline for shape in shapes]
+    capsules = [outline for outline in outlines if isinstance(outline, Capsule)]
+    discs = [outline for outline in outlines if isinstance(outline, Disc)]
+    arrays = [outline for outline in outlines if isinstance(outline, np.ndarray)]
+    # Each kind in its own order: the shapes take from them one after the other.
+    of_kind = {
+        Capsule: iter(fixed(capsule_corners(capsules)) if capsules else ()),
+        Disc: iter(fixed(disc_corners(discs)) if discs else ()),
+        np.ndarray: iter(()),
+    }
+    if arrays:
+        ends = np.cumsum([len(corners) for corners in arrays])[:-1].tolist()
+        together = fixed(np.concatenate(arrays))
+        of_kind[np.ndarray] = (
+            together[start:end] for start, end in zip((0, *ends), (*ends, None), strict=True)
+        )
+    return [next(of_kind[type(outline)]) for outline in outlines]
 
 
 def fixed(points: np.ndarray) -> np.ndarray:
@@ -48,7 +94,8 @@ def fixed(points: np.ndarray) -> np.ndarray:
 
 def shade(rgb: Rgb, gain: float) -> Rgb:
     """A colour, darker (gain below 1) or lighter."""
-    return tuple(int(min(255.0, c * gain)) for c in rgb)
+    red, green, blue = rgb
+    return int(min(255.0, red * gain)), int(min(255.0, green * gain)), int(min(255.0, blue * gain))
 
 
 def blend(first: Rgb, second: Rgb, share: float) -> Rgb:
@@ -66,31 +113,30 @@ CIRCLE = np.stack((np.cos(_TURN), np.sin(_TURN)), axis=1)
 """16 points [16, 2] of the unit circle."""
 
 
-def capsule(
-    start: np.ndarray, end: np.ndarray, start_radius: float, end_radius: float
-) -> np.ndarray:
-    """Outline [18, 2] of a limb: two half circles and what lies between them."""
-    axis = math.atan2(end[1] - start[1], end[0] - start[0])
-    angles = _CAPSULE_ANGLES + axis
-    outline = np.empty((18, 2))
-    outline[:, 0] = np.cos(angles)
-    outline[:, 1] = np.sin(angles)
-    outline[:9] *= start_radius
-    outline[9:] *= end_radius
-    outline[:9] += start[:2]
-    outline[9:] += end[:2]
-    return outline
+def capsule_corners(capsules: Sequence[Capsule]) -> np.ndarray:
+    """Corners [n, 18, 2] of n capsules, at least one."""
+    ends = np.array([(*c.start[:2], *c.end[:2]) for c in capsules]).reshape(-1, 2, 2)
+    radii = np.array([(c.start_radius, c.end_radius) for c in capsules])
+    along = ends[:, 1] - ends[:, 0]
+    angles = np.arctan2(along[:, 1], along[:, 0])[:, None] + _CAPSULE_ANGLES
+    corners = np.empty((len(ends), 2, 9, 2))  # nine around either end
+    corners[..., 0] = np.cos(angles).reshape(-1, 2, 9)
+    corners[..., 1] = np.sin(angles).reshape(-1, 2, 9)
+    corners *= radii[:, :, None, None]
+    corners += ends[:, :, None]
+    return corners.reshape(-1, 18, 2)
 
 
-def disc(centre: np.ndarray, radius: float, squeeze: float = 1.0) -> np.ndarray:
-    """Outline [16, 2] of a circle, or of an ellipse whose height is `squeeze` times its width."""
-    return centre[:2] + CIRCLE * (radius, radius * squeeze)
+def disc_corners(discs: Sequence[Disc]) -> np.ndarray:
+    """Corners [n, 16, 2] of n discs, at least one."""
+    centres = np.array([disc.centre[:2] for disc in discs])
+    radii = np.array([(disc.radius, disc.radius * disc.squeeze) for disc in discs])
+    return centres[:, None] + CIRCLE * radii[:, None]
 
 
-def hull(*points: np.ndarray) -> np.ndarray:
-    """Convex hull [n, 2] float32 of all the points."""
-    stacked = np.concatenate([p[:, :2] for p in points]).astype(np.float32)
-    return cv2.convexHull(stacked)[:, 0]
+def hull(points: np.ndarray) -> np.ndarray:
+    """Convex hull [n, 2] float32 of all points [..., 2 or 3]."""
+    return cv2.convexHull(points[..., :2].reshape(-1, 2).astype(np.float32))[:, 0]
 
 
 def toward_centre(corners: np.ndarray, share: float) -> np.ndarray:
