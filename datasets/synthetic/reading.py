@@ -16,6 +16,11 @@ from datasets.synthetic.staging import Draft
 KEYPOINT_DECIMALS = 2
 """Of keypoints in an annotation."""
 
+# How far the surface of the head turns to the viewer (`head_points`) where a keypoint of it may be
+# labelled, and where it is visible: ears stick out and can be guessed at, a turned face cannot.
+_LABELLED, _EAR_LABELLED = -0.25, -0.85
+_VISIBLE, _EAR_VISIBLE = 0.0, -0.5
+
 
 def count_pixels(label_map: np.ndarray, index: int) -> int:
     """Pixels of the map [h, w] that show person `index`."""
@@ -69,20 +74,20 @@ def read_keypoints(figure: Figure, label_map: np.ndarray) -> np.ndarray:
     """
     height, width = label_map.shape
     on_head = head_points(figure)
+    seen = [on_head.get(name) or (figure.points[name], 1.0) for name in COCO.names]
+    points = np.array([point[:2] for point, _ in seen])
+    pixels = np.rint(points)
+    in_image = ((pixels >= 0) & (pixels < (width, height))).all(axis=1).tolist()
+    inside = points.clip(0, (width - 1, height - 1)).astype(np.float32).tolist()
+    first = figure.label(0)
     keypoints = np.zeros((COCO.num_keypoints, 3), dtype=np.float32)
-    for k, name in enumerate(COCO.names):
-        point, towards = on_head[name] if name in on_head else (figure.points[name], 1.0)
+    for k, (name, (_, towards)) in enumerate(zip(COCO.names, seen, strict=True)):
         is_ear = name.endswith("ear")
-        # Ears stick out and can be guessed at; the face of a turned head cannot.
-        if towards < (-0.85 if is_ear else -0.25):
+        if not in_image[k] or towards < (_EAR_LABELLED if is_ear else _LABELLED):
             continue
-        x, y = point[:2].tolist()
-        if not (0 <= round(x) < width and 0 <= round(y) < height):
-            continue
-        # As they will be read again: float32, and the annotation's decimals.
-        inside = np.array((min(max(x, 0.0), width - 1), min(max(y, 0.0), height - 1)), np.float32)
-        x, y = (round(value, KEYPOINT_DECIMALS) for value in inside.tolist())
-        part = label_map.item(round(y), round(x)) - figure.label(0)  # pixel i has coordinate i
-        shown = part in labels.PARTS_OF_KEYPOINT[name] and towards >= (-0.5 if is_ear else 0.0)
-        keypoints[k] = x, y, 2 if shown else 1
+        x, y = (round(value, KEYPOINT_DECIMALS) for value in inside[k])
+        part = label_map.item(round(y), round(x)) - first  # pixel i has the coordinate i
+        visible = part in labels.PARTS_OF_KEYPOINT[name]
+        visible = visible and towards >= (_EAR_VISIBLE if is_ear else _VISIBLE)
+        keypoints[k] = x, y, 2 if visible else 1
     return keypoints

@@ -7,9 +7,9 @@ from the labels, so they agree with the pixels.
 Points are (x, y), see the frames of `datasets/synthetic/__init__.py`; further columns (depth) are
 ignored.
 
-A person is some 80 polygons of a few corners each.  NumPy's calls would take longer than the drawing,
-so limbs and circles stay descriptions, `Capsule` and `Disc`, until all shapes are drawn; then there
-is one array of each kind.
+A person is some 80 polygons of a few corners each.  NumPy's calls would take longer than drawing
+them, so limbs and circles stay descriptions, `Capsule` and `Disc`, until all shapes are drawn; then
+there is one array of each kind.
 """
 
 from __future__ import annotations
