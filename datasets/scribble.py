@@ -68,10 +68,10 @@ def draw_scribbles(mask: np.ndarray, generator: np.random.Generator, count: int)
     inside = np.zeros((height + 2, width + 2), dtype=np.uint8)
     inside[1:-1, 1:-1] = mask[top : top + height, left : left + width]
 
-    ys, xs = np.nonzero(_erode(inside))
-    chosen = generator.integers(len(xs), size=(count, _NUM_ATTEMPTS, _NUM_CONTROL_POINTS))
-    chosen.sort(axis=-1)  # np.nonzero lists pixels row by row: ordered indices run top to bottom
-    controls = np.stack((xs[chosen], ys[chosen]), axis=-1)
+    pixels = np.flatnonzero(_erode(inside))
+    chosen = generator.integers(len(pixels), size=(count, _NUM_ATTEMPTS, _NUM_CONTROL_POINTS))
+    chosen.sort(axis=-1)  # the pixels are listed row by row: ordered indices run top to bottom
+    controls = np.stack(np.divmod(pixels[chosen], width + 2)[::-1], axis=-1)
     curves = np.rint(_BASIS @ controls).astype(np.int64)  # inside the controls' hull, so in the box
     is_inside = inside[curves[..., 1], curves[..., 0]] > 0
     best = is_inside.sum(axis=-1).argmax(axis=-1)  # the first with the highest count

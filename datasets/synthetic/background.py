@@ -240,7 +240,7 @@ def occluder_shapes(generator: np.random.Generator, height: int, width: int) -> 
         size = generator.uniform(0.08, 0.13) * height
         shapes = []
         for dx, dy in generator.uniform(-1, 1, (5, 2)):
-            centre = np.array((x + dx * 1.4 * size, height + (dy * 0.4 - 0.2) * size))
+            centre = np.array((x + dx * 1.4 * size, height + (dy * 0.4 - 0.2) * size, 0.0))
             leaves = shade(green, float(1.0 + 0.15 * dy))
             shapes.append(Shape(Disc(centre, size), leaves, 0))
         return shapes

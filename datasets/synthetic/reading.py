@@ -16,10 +16,17 @@ from datasets.synthetic.staging import Draft
 KEYPOINT_DECIMALS = 2
 """Of keypoints in an annotation."""
 
-# How far the surface of the head turns to the viewer (`head_points`) where a keypoint of it may be
-# labelled, and where it is visible: ears stick out and can be guessed at, a turned face cannot.
-_LABELLED, _EAR_LABELLED = -0.25, -0.85
-_VISIBLE, _EAR_VISIBLE = 0.0, -0.5
+# Of each keypoint: its name, how far its place turns to the viewer (`head_points`) where it may be
+# labelled and where it is visible, and the own parts under which it is.  Ears stick out and can be
+# guessed at; the face of a turned head cannot.
+_RULES = tuple(
+    (
+        name,
+        *((-0.85, -0.5) if name.endswith("ear") else (-0.25, 0.0)),
+        labels.PARTS_OF_KEYPOINT[name],
+    )
+    for name in COCO.names
+)
 
 
 def count_pixels(label_map: np.ndarray, index: int) -> int:
@@ -74,20 +81,19 @@ def read_keypoints(figure: Figure, label_map: np.ndarray) -> np.ndarray:
     """
     height, width = label_map.shape
     on_head = head_points(figure)
-    seen = [on_head.get(name) or (figure.points[name], 1.0) for name in COCO.names]
-    points = np.array([point[:2] for point, _ in seen])
+    places = [on_head.get(name) or (figure.points[name], 1.0) for name, *_ in _RULES]
+    points = np.concatenate([point for point, _ in places]).reshape(-1, 3)[:, :2]
     pixels = np.rint(points)
     in_image = ((pixels >= 0) & (pixels < (width, height))).all(axis=1).tolist()
     inside = points.clip(0, (width - 1, height - 1)).astype(np.float32).tolist()
     first = figure.label(0)
     keypoints = np.zeros((COCO.num_keypoints, 3), dtype=np.float32)
-    for k, (name, (_, towards)) in enumerate(zip(COCO.names, seen, strict=True)):
-        is_ear = name.endswith("ear")
-        if not in_image[k] or towards < (_EAR_LABELLED if is_ear else _LABELLED):
+    for k, ((_, labelled, visible, parts), (_, towards)) in enumerate(
+        zip(_RULES, places, strict=True)
+    ):
+        if not in_image[k] or towards < labelled:
             continue
         x, y = (round(value, KEYPOINT_DECIMALS) for value in inside[k])
         part = label_map.item(round(y), round(x)) - first  # pixel i has the coordinate i
-        visible = part in labels.PARTS_OF_KEYPOINT[name]
-        visible = visible and towards >= (_EAR_VISIBLE if is_ear else _VISIBLE)
-        keypoints[k] = x, y, 2 if visible else 1
+        keypoints[k] = x, y, 2 if part in parts and towards >= visible else 1
     return keypoints

@@ -20,9 +20,9 @@ def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
     left, _, width, _ = cv2.boundingRect(mask.view(np.uint8))
     rows = mask.shape[0]
     flat = np.zeros(rows * width + 2, dtype=bool)  # the mask's columns, background around them
-    flat[1:-1] = mask[:, left : left + width].ravel(order="F")
+    flat[1:-1] = mask.T[left : left + width].ravel()
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + left * rows
-    counts = np.diff(changes, prepend=0, append=mask.size).tolist()
+    counts = np.diff(np.concatenate(([0], changes, [mask.size]))).tolist()
     if counts[-1] == 0:  # the mask ends in the last pixel
         counts.pop()
     return {"size": list(mask.shape), "counts": counts}

@@ -14,8 +14,9 @@ there is one array of each kind.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ SHIFT = 4
 
 
 class Capsule(NamedTuple):
-    """The outline of a limb: two half circles around its ends [2 or 3], and what lies between."""
+    """The outline of a limb: two half circles around its ends [3], and what lies between them."""
 
     start: np.ndarray
     end: np.ndarray
@@ -38,7 +39,7 @@ class Capsule(NamedTuple):
 
 
 class Disc(NamedTuple):
-    """A circle around a centre [2 or 3], or an ellipse that is `squeeze` times as high as wide."""
+    """A circle around a centre [3], or an ellipse that is `squeeze` times as high as wide."""
 
     centre: np.ndarray
     radius: float
@@ -58,33 +59,47 @@ class Shape:
     label: int | None
 
 
-def draw_shapes(canvas: np.ndarray, labels: np.ndarray, shapes: Sequence[Shape]) -> None:
-    """Draws shapes in order, onto the image [h, w, 3] and the label map [h, w], in place."""
-    for shape, corners in zip(shapes, _fixed_corners(shapes), strict=True):
-        cv2.fillConvexPoly(canvas, corners, shape.rgb, cv2.LINE_AA, SHIFT)
+def draw_shapes(
+    canvas: np.ndarray,
+    labels: np.ndarray,
+    shapes: Sequence[Shape],
+    corners: Iterable[np.ndarray],
+) -> None:
+    """Draws shapes in order, in place.
+
+    Args:
+        canvas: the image [h, w, 3].
+        labels: the label map [h, w].
+        shapes: what to draw.
+        corners: of each shape, from `fixed_corners`.
+    """
+    for shape, polygon in zip(shapes, corners, strict=True):
+        cv2.fillConvexPoly(canvas, polygon, shape.rgb, cv2.LINE_AA, SHIFT)
         if shape.label is not None:
-            cv2.fillConvexPoly(labels, corners, shape.label, cv2.LINE_8, SHIFT)
+            cv2.fillConvexPoly(labels, polygon, shape.label, cv2.LINE_8, SHIFT)
 
 
-def _fixed_corners(shapes: Sequence[Shape]) -> list[np.ndarray]:
+def fixed_corners(shapes: Sequence[Shape]) -> list[np.ndarray]:
     """Corners [n, 2] of every shape in OpenCV's fixed-point numbers, int32."""
-    outlines = [shape.outline for shape in shapes]
-    capsules = [outline for outline in outlines if isinstance(outline, Capsule)]
-    discs = [outline for outline in outlines if isinstance(outline, Disc)]
-    arrays = [outline for outline in outlines if isinstance(outline, np.ndarray)]
-    # Each kind in its own order: the shapes take from them one after the other.
-    of_kind = {
-        Capsule: iter(fixed(capsule_corners(capsules)) if capsules else ()),
-        Disc: iter(fixed(disc_corners(discs)) if discs else ()),
-        np.ndarray: iter(()),
-    }
+    capsules: list[Capsule] = []
+    discs: list[Disc] = []
+    arrays: list[np.ndarray] = []
+    of_kind = {Capsule: capsules, Disc: discs, np.ndarray: arrays}
+    for shape in shapes:
+        of_kind[type(shape.outline)].append(shape.outline)
+    corners: dict[type, Iterator[np.ndarray]] = {}
+    if capsules:
+        corners[Capsule] = iter(fixed(capsule_corners(capsules)))
+    if discs:
+        corners[Disc] = iter(fixed(disc_corners(discs)))
     if arrays:
-        ends = np.cumsum([len(corners) for corners in arrays])[:-1].tolist()
         together = fixed(np.concatenate(arrays))
-        of_kind[np.ndarray] = (
-            together[start:end] for start, end in zip((0, *ends), (*ends, None), strict=True)
+        ends = itertools.accumulate(map(len, arrays))
+        corners[np.ndarray] = (
+            together[end - len(array) : end] for array, end in zip(arrays, ends, strict=True)
         )
-    return [next(of_kind[type(outline)]) for outline in outlines]
+    # Each kind is in its own order: the shapes take from them one after the other.
+    return [next(corners[type(shape.outline)]) for shape in shapes]
 
 
 def fixed(points: np.ndarray) -> np.ndarray:
@@ -115,8 +130,9 @@ CIRCLE = np.stack((np.cos(_TURN), np.sin(_TURN)), axis=1)
 
 def capsule_corners(capsules: Sequence[Capsule]) -> np.ndarray:
     """Corners [n, 18, 2] of n capsules, at least one."""
-    ends = np.array([(*c.start[:2], *c.end[:2]) for c in capsules]).reshape(-1, 2, 2)
-    radii = np.array([(c.start_radius, c.end_radius) for c in capsules])
+    ends = np.concatenate([point for c in capsules for point in c[:2]])
+    ends = ends.reshape(-1, 2, 3)[..., :2]
+    radii = np.array([c[2:] for c in capsules])
     along = ends[:, 1] - ends[:, 0]
     angles = np.arctan2(along[:, 1], along[:, 0])[:, None] + _CAPSULE_ANGLES
     corners = np.empty((len(ends), 2, 9, 2))  # nine around either end
@@ -129,14 +145,14 @@ def capsule_corners(capsules: Sequence[Capsule]) -> np.ndarray:
 
 def disc_corners(discs: Sequence[Disc]) -> np.ndarray:
     """Corners [n, 16, 2] of n discs, at least one."""
-    centres = np.array([disc.centre[:2] for disc in discs])
+    centres = np.concatenate([disc.centre for disc in discs]).reshape(-1, 3)[:, :2]
     radii = np.array([(disc.radius, disc.radius * disc.squeeze) for disc in discs])
     return centres[:, None] + CIRCLE * radii[:, None]
 
 
 def hull(points: np.ndarray) -> np.ndarray:
     """Convex hull [n, 2] float32 of all points [..., 2 or 3]."""
-    return cv2.convexHull(points[..., :2].reshape(-1, 2).astype(np.float32))[:, 0]
+    return cv2.convexHull(np.asarray(points[..., :2], np.float32).reshape(-1, 2))[:, 0]
 
 
 def toward_centre(corners: np.ndarray, share: float) -> np.ndarray:

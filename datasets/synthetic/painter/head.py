@@ -71,6 +71,7 @@ _DOMES = {
     kind: _cap(0.0, 1.0, -0.18, degrees)
     for kind, degrees in (("cap", 68), ("beanie", 74), ("brimmed hat", 66))
 }
+_ACROSS = np.array((1.0, 1.0, 0.0))  # of the camera's axes
 _TIP_OF_BEANIE = np.array(((0.0, 1.3, -0.15),))
 
 
@@ -88,11 +89,11 @@ _BRIMS = {
 
 
 def head_points(figure: Figure) -> dict[str, tuple[np.ndarray, float]]:
-    """Nose, eyes and ears: name -> (pixel [2], how far its surface turns to the viewer).
+    """Nose, eyes and ears: name -> (pixel and depth [3], how far its surface turns to the viewer).
 
     The second value is the z of the surface's normal: 1 is frontal, below 0 is on the far side.
     """
-    on_head = figure.on_head(_KEYPOINT_DIRECTIONS)[:, :2]
+    on_head = figure.on_head(_KEYPOINT_DIRECTIONS)
     towards = (_KEYPOINT_DIRECTIONS @ figure.body.head_axes[:, 2]).tolist()
     return dict(zip(_KEYPOINTS, zip(on_head, towards, strict=True), strict=True))
 
@@ -222,13 +223,14 @@ def _seen(figure: Figure, cap: _Cap, grow: float = 1.0) -> np.ndarray | None:
     head_axes = figure.body.head_axes
     towards = cap.rim @ head_axes
     hidden = towards[:, 2] < 0
-    if hidden.all():
+    num_hidden = np.count_nonzero(hidden)
+    if num_hidden == len(hidden):
         return None
-    if not hidden.any():
+    if num_hidden == 0:
         return hull(figure.on_head(cap.rim, grow))
     # The cap ends at the head's silhouette: where the rim runs on the far side, or, if even the
     # middle of the cap is there, outside of the visible rim.
-    silhouette = towards * (1.0, 1.0, 0.0)
+    silhouette = towards * _ACROSS
     silhouette /= np.maximum(np.hypot(towards[:, 0], towards[:, 1]), 1e-6)[:, None]
     if cap.axis @ head_axes[:, 2] >= 0:
         outside = np.where(hidden[:, None], silhouette, towards)

@@ -11,22 +11,33 @@ from datasets.synthetic.painter.figure import Figure, Part
 from datasets.synthetic.people import Item, Rgb
 from datasets.synthetic.shapes import CIRCLE, Disc, Shape, disc_corners, hull, shade
 
+# Heights of what is drawn around pelvis and trunk; the trunk begins below these, see `trunk_parts`.
+_PELVIS, _TRUNK = (-0.15, 0.0, 0.3), (0.42, 0.9, 1.12)
+# Heights at which the radii are known.
+_WIDE_STATIONS = np.array((-0.15, 0.0, 0.42, 0.85, 1.0, 1.12))
+_DEEP_STATIONS = np.array((0.0, 0.42, 0.9, 1.12))
+
 
 def trunk_parts(figure: Figure) -> list[Part]:
     """The pelvis, bare or in a skirt, and the trunk with the top."""
-    trunk = _Trunk(figure)
     points, top = figure.points, figure.appearance.top
+    low = 0.02 if top.kind == "jacket" else 0.1
+    trunk = _Trunk(figure)
+    # With a dark edge and without: around the pelvis, and around the trunk.
+    rings = trunk.rings((*_PELVIS, low, *_TRUNK), (figure.edge, 0.0))[..., :2].astype(np.float32)
+    around_pelvis, around_trunk = rings[:, : len(_PELVIS)], rings[:, len(_PELVIS) :]
     depth = float((points["pelvis"][2] + points["chest"][2]) / 2)
     bottom = top if top.kind == "dress" else figure.appearance.bottom
     if bottom.kind in ("skirt", "dress"):
         knees = max(points["left_knee"][2], points["right_knee"][2])
-        pelvis = Part(max(depth, knees) - 0.01 * figure.scale, trunk.skirt(bottom))
+        pelvis = Part(
+            max(depth, knees) - 0.01 * figure.scale, trunk.skirt(bottom, around_pelvis[:, 1:])
+        )
     else:
-        shapes = trunk.block((-0.15, 0.0, 0.3), bottom.rgb, PELVIS)
+        shapes = _block(figure, around_pelvis, bottom.rgb, PELVIS)
         pelvis = Part(depth - 0.005 * figure.scale, shapes)
 
-    low = 0.02 if top.kind == "jacket" else 0.1
-    shapes = trunk.block((low, 0.42, 0.9, 1.12), top.rgb, TRUNK)
+    shapes = _block(figure, around_trunk, top.rgb, TRUNK)
     if top.pattern == "striped":
         shapes += trunk.stripes(top, low)
     elif top.pattern == "dotted":
@@ -34,6 +45,16 @@ def trunk_parts(figure: Figure) -> list[Part]:
     if top.kind == "jacket":
         shapes += trunk.jacket_front()
     return [pelvis, Part(depth, shapes)]
+
+
+def _block(figure: Figure, rings: np.ndarray, rgb: Rgb, part: int) -> list[Shape]:
+    """What lies between rings [2, n, 16, 2] with and without a dark edge, one above the other."""
+    (grown, own), label, dark = rings, figure.label(part), shade(rgb, 0.55)
+    between = range(len(own) - 1)
+    return [
+        *(Shape(hull(grown[i : i + 2]), dark, label) for i in between),
+        *(Shape(hull(own[i : i + 2]), rgb, None) for i in between),
+    ]
 
 
 class _Trunk:
@@ -45,7 +66,6 @@ class _Trunk:
         self.up = figure.body.trunk_axes[1]
         self.length = float(np.linalg.norm(chest - self.pelvis))
         r = figure.radii
-        self.wide_stations = (-0.15, 0.0, 0.42, 0.85, 1.0, 1.12)
         self.wide = (
             r["hip_wide"] * 0.9,
             r["hip_wide"],
@@ -54,7 +74,6 @@ class _Trunk:
             r["chest_wide"],
             r["chest_wide"] * 0.45,
         )
-        self.deep_stations = (0.0, 0.42, 0.9, 1.12)
         self.deep = (r["hip_deep"], r["waist_deep"], r["chest_deep"], r["chest_deep"] * 0.6)
 
     def rings(self, shares: Sequence[float], grow: Sequence[float] = (0.0,)) -> np.ndarray:
@@ -65,24 +84,19 @@ class _Trunk:
             grow: g lengths in pixels by which the radii are larger.
         """
         more = np.array(grow)[:, None, None, None]
-        wide = np.interp(shares, self.wide_stations, self.wide)[:, None, None] + more
-        deep = np.interp(shares, self.deep_stations, self.deep)[:, None, None] + more
+        wide = np.interp(shares, _WIDE_STATIONS, self.wide)[:, None, None] + more
+        deep = np.interp(shares, _DEEP_STATIONS, self.deep)[:, None, None] + more
         centres = self.pelvis + self.up * (np.asarray(shares) * self.length)[:, None]
         left, _, front = self.figure.body.trunk_axes
         return centres[:, None] + CIRCLE[:, :1] * (left * wide) + CIRCLE[:, 1:] * (front * deep)
 
-    def block(self, stations: Sequence[float], rgb: Rgb, part: int) -> list[Shape]:
-        """The trunk between the heights, with a dark outline."""
-        grown, own = self.rings(stations, (self.figure.edge, 0.0))
-        label, dark = self.figure.label(part), shade(rgb, 0.55)
-        between = range(len(stations) - 1)
-        return [
-            *(Shape(hull(grown[i : i + 2]), dark, label) for i in between),
-            *(Shape(hull(own[i : i + 2]), rgb, None) for i in between),
-        ]
+    def skirt(self, item: Item, waists: np.ndarray) -> list[Shape]:
+        """A skirt, or the lower half of a dress, with a dark edge.
 
-    def skirt(self, item: Item) -> list[Shape]:
-        """A skirt, or the lower half of a dress."""
+        Args:
+            item: what it is.
+            waists: the two rings [2, 2, 16, 2] at its top, with the edge and without.
+        """
         figure, points = self.figure, self.figure.points
         radius = figure.radii["thigh"] * 1.35
         reach = 0.95 if item.kind == "skirt" else 1.1
@@ -90,10 +104,10 @@ class _Trunk:
         for side in ("left", "right"):
             hip, knee = points[f"{side}_hip"], points[f"{side}_knee"]
             ends.append(hip + (knee - hip) * reach)
-        grow = (0.0, figure.edge)
-        waists = self.rings((0.0, 0.3), grow)[..., :2]
-        hems = disc_corners([Disc(end, radius + more) for more in grow for end in ends])
-        outline, grown = np.concatenate((waists, hems.reshape(waists.shape)), axis=1)
+        hems = disc_corners(
+            [Disc(end, radius + edge) for edge in (figure.edge, 0.0) for end in ends]
+        )
+        grown, outline = np.concatenate((waists, hems.reshape(waists.shape)), axis=1)
         shapes = figure.outlined(hull(outline), hull(grown), item.rgb, PELVIS)
         if item.pattern == "dotted" and item.kind == "dress":
             shapes += self.dots(item, (0.0,))
