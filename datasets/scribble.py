@@ -34,8 +34,8 @@ _BASIS = np.concatenate(
 )
 
 
-def draw_scribble(mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Draws one random scribble inside a mask.
+def draw_scribbles(mask: np.ndarray, generator: np.random.Generator, count: int) -> np.ndarray:
+    """Draws random scribbles inside a mask.
 
     The mask is eroded with a square of 10 pixels, or a smaller one where less than a tenth of it
     would be left; four random pixels of the rest, ordered from top to bottom, are the control
@@ -48,10 +48,12 @@ def draw_scribble(mask: np.ndarray, generator: np.random.Generator) -> np.ndarra
 
     Args:
         mask: [h, w], bool or anything that is non-zero inside.
-        generator: the source of all randomness; the same state gives the same scribble.
+        generator: the source of all randomness; the same state gives the same scribbles, however
+            many of them are drawn at once.
+        count: of scribbles.
 
     Returns:
-        float32 [12, 2], (x, y) in whole pixels: `mask[y, x]` is True for each of them.
+        float32 [count, 12, 2], (x, y) in whole pixels: `mask[y, x]` is True for each of them.
 
     Raises:
         ValueError: the mask is not two-dimensional or is empty.
@@ -65,23 +67,28 @@ def draw_scribble(mask: np.ndarray, generator: np.random.Generator) -> np.ndarra
     # One pixel of background around the box, so that the image's border erodes as well.
     inside = np.zeros((height + 2, width + 2), dtype=np.uint8)
     inside[1:-1, 1:-1] = mask[top : top + height, left : left + width]
-    origin = np.array((left - 1, top - 1))
 
-    ys, xs = np.nonzero(_erode(inside))
-    chosen = generator.integers(len(xs), size=(_NUM_ATTEMPTS, _NUM_CONTROL_POINTS))
-    chosen.sort(axis=1)  # np.nonzero lists pixels row by row: ordered indices run top to bottom
-    controls = np.stack((xs[chosen], ys[chosen]), axis=-1)
+    pixels = np.flatnonzero(_erode(inside))
+    chosen = generator.integers(len(pixels), size=(count, _NUM_ATTEMPTS, _NUM_CONTROL_POINTS))
+    chosen.sort(axis=-1)  # the pixels are listed row by row: ordered indices run top to bottom
+    controls = np.stack(np.divmod(pixels[chosen], width + 2)[::-1], axis=-1)
     curves = np.rint(_BASIS @ controls).astype(np.int64)  # inside the controls' hull, so in the box
     is_inside = inside[curves[..., 1], curves[..., 0]] > 0
-    best = int(is_inside.sum(axis=1).argmax())  # the first with the highest count
-    points = curves[best]
-    if not is_inside[best].all():
+    best = is_inside.sum(axis=-1).argmax(axis=-1)  # the first with the highest count
+    scribbles = np.arange(count)
+    points, is_inside = curves[scribbles, best], is_inside[scribbles, best]
+    if not is_inside.all():
         ys, xs = np.nonzero(inside)
-        for index in np.flatnonzero(~is_inside[best]):
-            distance = (xs - points[index, 0]) ** 2 + (ys - points[index, 1]) ** 2
-            nearest = distance.argmin()
-            points[index] = xs[nearest], ys[nearest]
-    return (points + origin).astype(np.float32)
+        for index in np.argwhere(~is_inside):
+            x, y = points[tuple(index)]
+            nearest = ((xs - x) ** 2 + (ys - y) ** 2).argmin()
+            points[tuple(index)] = xs[nearest], ys[nearest]
+    return (points + (left - 1, top - 1)).astype(np.float32)
+
+
+def draw_scribble(mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """One random scribble inside a mask, [12, 2]; see `draw_scribbles`."""
+    return draw_scribbles(mask, generator, 1)[0]
 
 
 def _erode(inside: np.ndarray) -> np.ndarray:

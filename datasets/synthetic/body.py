@@ -13,6 +13,9 @@ import numpy as np
 
 from datasets.synthetic.people import Appearance, Pose
 
+# Single vectors are tuples: NumPy takes a hundred times as long for three numbers.
+_Vector = tuple[float, float, float]
+
 
 @dataclass
 class Body:
@@ -102,123 +105,138 @@ def build_body(appearance: Appearance, pose: Pose, camera_pitch: float) -> Body:
         above it).
     """
     sizes = _proportions(appearance)
-    trunk_axes = _trunk_axes(pose)
+    trunk_axes, head_axes = _trunk_axes(pose), _head_axes(pose)
     left, up, _ = trunk_axes
-    head_axes = _head_axes(pose)
-    points: dict[str, np.ndarray] = {"pelvis": np.zeros(3)}
-    points["chest"] = up * sizes.trunk
-    points["neck"] = up * (sizes.trunk + 0.03)
-    points["head"] = points["neck"] + head_axes[1] * (0.035 + sizes.head_radii[1])
+    pelvis = (0.0, 0.0, 0.0)
+    chest, neck = _along(pelvis, up, sizes.trunk), _along(pelvis, up, sizes.trunk + 0.03)
+    points: dict[str, _Vector] = {"pelvis": pelvis, "chest": chest, "neck": neck}
+    points["head"] = _along(neck, head_axes[1], 0.035 + sizes.head_radii[1])
     for name, side in (("left", 1), ("right", -1)):
-        shoulder = points["chest"] + left * (side * sizes.shoulder)
+        shoulder = _along(chest, left, side * sizes.shoulder)
         points |= _arm_points(name, side, pose, sizes, shoulder)
         points |= _leg_points(name, side, pose, sizes)
 
-    names = list(points)
-    stacked = np.stack([points[name] for name in names])
+    stacked = np.array(list(points.values()))
     stacked[:, 1] += pose.lift + 0.02 - stacked[:, 1].min()
-    to_camera = _to_camera(pose.yaw, camera_pitch)
-    stacked = stacked @ to_camera.T
+    from_camera = _to_camera(pose.yaw, camera_pitch).T
     return Body(
-        points=dict(zip(names, stacked, strict=True)),
-        head_axes=head_axes @ to_camera.T,
+        points=dict(zip(points, stacked @ from_camera, strict=True)),
+        head_axes=np.array(head_axes) @ from_camera,
         head_radii=sizes.head_radii,
-        trunk_axes=trunk_axes @ to_camera.T,
+        trunk_axes=np.array(trunk_axes) @ from_camera,
         radii=sizes.radii,
     )
 
 
-def _trunk_axes(pose: Pose) -> np.ndarray:
-    """[3, 3], rows = left, up and front of the trunk in the body frame."""
+def _trunk_axes(pose: Pose) -> tuple[_Vector, _Vector, _Vector]:
+    """Left, up and front of the trunk in the body frame."""
     lean, roll = math.radians(pose.lean), math.radians(pose.roll)
-    up = np.array(
-        (math.sin(roll), math.cos(lean) * math.cos(roll), math.sin(lean) * math.cos(roll))
-    )
-    left = np.array((math.cos(roll), -math.sin(roll), 0.0))
-    return np.stack((left, up, np.cross(left, up)))
+    up = (math.sin(roll), math.cos(lean) * math.cos(roll), math.sin(lean) * math.cos(roll))
+    left = (math.cos(roll), -math.sin(roll), 0.0)
+    return left, up, _cross(left, up)
 
 
-def _head_axes(pose: Pose) -> np.ndarray:
-    """[3, 3], rows = left, up and front of the head in the body frame."""
+def _head_axes(pose: Pose) -> tuple[_Vector, _Vector, _Vector]:
+    """Left, up and front of the head in the body frame."""
     lean, roll = math.radians(pose.lean), math.radians(pose.roll)
     # The neck straightens the head by half of the trunk's inclination.
     head_lean = lean * 0.5 + math.radians(pose.head_nod)
-    up = np.array((math.sin(roll), math.cos(head_lean), math.sin(head_lean)))
-    up /= np.linalg.norm(up)
+    up = _unit((math.sin(roll), math.cos(head_lean), math.sin(head_lean)))
     turn = math.radians(pose.head_turn)
-    left = np.array((math.cos(turn), 0.0, -math.sin(turn)))
-    left -= up * (left @ up)
-    left /= np.linalg.norm(left)
-    return np.stack((left, up, np.cross(left, up)))
+    left = (math.cos(turn), 0.0, -math.sin(turn))
+    left = _unit(_along(left, up, -_dot(left, up)))
+    return left, up, _cross(left, up)
 
 
 def _arm_points(
-    name: str, side: int, pose: Pose, sizes: _Proportions, shoulder: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Points [3] of the "left" (side 1) or "right" (side -1) arm in the body frame."""
+    name: str, side: int, pose: Pose, sizes: _Proportions, shoulder: _Vector
+) -> dict[str, _Vector]:
+    """Points of the "left" (side 1) or "right" (side -1) arm in the body frame."""
     arm = pose.left_arm if side == 1 else pose.right_arm
     upper = _direction(arm.out, arm.forward, side)
     lower = _limit_bend(upper, _direction(arm.lower_out, arm.lower_forward, side), 150.0)
-    elbow = shoulder + upper * sizes.upper_arm
-    wrist = elbow + lower * sizes.forearm
-    hand = wrist + lower * 0.035
+    elbow = _along(shoulder, upper, sizes.upper_arm)
+    wrist = _along(elbow, lower, sizes.forearm)
     return {
         f"{name}_shoulder": shoulder,
         f"{name}_elbow": elbow,
         f"{name}_wrist": wrist,
-        f"{name}_hand": hand,
+        f"{name}_hand": _along(wrist, lower, 0.035),
     }
 
 
-def _leg_points(name: str, side: int, pose: Pose, sizes: _Proportions) -> dict[str, np.ndarray]:
-    """Points [3] of the "left" (side 1) or "right" (side -1) leg in the body frame."""
+def _leg_points(name: str, side: int, pose: Pose, sizes: _Proportions) -> dict[str, _Vector]:
+    """Points of the "left" (side 1) or "right" (side -1) leg in the body frame."""
     leg = pose.left_leg if side == 1 else pose.right_leg
-    hip = np.array((side * sizes.hip, 0.0, 0.0))
-    knee = hip + _direction(leg.out, leg.forward, side) * sizes.thigh
+    hip = (side * sizes.hip, 0.0, 0.0)
+    knee = _along(hip, _direction(leg.out, leg.forward, side), sizes.thigh)
     shin = _direction(leg.lower_out, leg.lower_forward, side)
-    ankle = knee + shin * sizes.shin
+    ankle = _along(knee, shin, sizes.shin)
     # The foot stands at a right angle to the shin, toes a little outwards.
-    toe = np.array((0.25 * side, 0.0, 1.0)) - shin * shin[2] * 0.8
-    toe /= np.linalg.norm(toe)
-    heel = ankle + shin * (sizes.ankle - 0.02)
+    toe = _unit(_along((0.25 * side, 0.0, 1.0), shin, -0.8 * shin[2]))
+    heel = _along(ankle, shin, sizes.ankle - 0.02)
     return {
         f"{name}_hip": hip,
         f"{name}_knee": knee,
         f"{name}_ankle": ankle,
         f"{name}_heel": heel,
-        f"{name}_toe": heel + toe * 0.085,
+        f"{name}_toe": _along(heel, toe, 0.085),
     }
 
 
 def _to_camera(yaw: float, camera_pitch: float) -> np.ndarray:
     """Rotation [3, 3] from the body frame to the camera frame; angles in degrees."""
     yaw, pitch = math.radians(yaw), math.radians(camera_pitch)
-    turn_body = np.array(
-        ((math.cos(yaw), 0, math.sin(yaw)), (0, 1, 0), (-math.sin(yaw), 0, math.cos(yaw)))
-    )
-    look = np.array(
+    across, ahead = math.sin(yaw), math.cos(yaw)  # the body turns ...
+    down, level = math.sin(pitch), math.cos(pitch)  # ... and the camera looks down on it
+    return np.array(
         (
-            (1, 0, 0),
-            (0, -math.cos(pitch), math.sin(pitch)),
-            (0, math.sin(pitch), math.cos(pitch)),
+            (ahead, 0.0, across),
+            (-down * across, -level, down * ahead),
+            (-level * across, down, level * ahead),
         )
     )
-    return look @ turn_body
 
 
-def _direction(out: float, forward: float, side: int) -> np.ndarray:
-    """Unit vector [3] of the angles of `Limb`, for the left (side 1) or right (-1) limb."""
+def _direction(out: float, forward: float, side: int) -> _Vector:
+    """Unit vector of the angles of `Limb`, for the left (side 1) or right (-1) limb."""
     a, f = math.radians(out), math.radians(forward)
-    return np.array((side * math.sin(a), -math.cos(a) * math.cos(f), math.cos(a) * math.sin(f)))
+    return side * math.sin(a), -math.cos(a) * math.cos(f), math.cos(a) * math.sin(f)
 
 
-def _limit_bend(upper: np.ndarray, lower: np.ndarray, limit: float) -> np.ndarray:
+def _limit_bend(upper: _Vector, lower: _Vector, limit: float) -> _Vector:
     """The lower segment's direction, turned towards the upper one's where they bend too far."""
-    cosine = float(upper @ lower)
+    cosine = _dot(upper, lower)
     if cosine >= math.cos(math.radians(limit)):
         return lower
-    across = lower - cosine * upper
-    norm = float(np.linalg.norm(across))
-    if norm < 1e-6:  # folded back exactly: any plane is as good as another
-        across, norm = np.array((0.0, 0.0, 1.0)), 1.0
-    return math.cos(math.radians(limit)) * upper + math.sin(math.radians(limit)) * across / norm
+    across = _along(lower, upper, -cosine)
+    # Folded back exactly, any plane is as good as another.
+    across = _unit(across) if _dot(across, across) > 1e-12 else (0.0, 0.0, 1.0)
+    bent = _along((0.0, 0.0, 0.0), upper, math.cos(math.radians(limit)))
+    return _along(bent, across, math.sin(math.radians(limit)))
+
+
+def _along(start: _Vector, direction: _Vector, distance: float) -> _Vector:
+    """The point at that distance from the start, in units of the direction's length."""
+    return (
+        start[0] + direction[0] * distance,
+        start[1] + direction[1] * distance,
+        start[2] + direction[2] * distance,
+    )
+
+
+def _dot(first: _Vector, second: _Vector) -> float:
+    return first[0] * second[0] + first[1] * second[1] + first[2] * second[2]
+
+
+def _cross(first: _Vector, second: _Vector) -> _Vector:
+    return (
+        first[1] * second[2] - first[2] * second[1],
+        first[2] * second[0] - first[0] * second[2],
+        first[0] * second[1] - first[1] * second[0],
+    )
+
+
+def _unit(vector: _Vector) -> _Vector:
+    length = math.sqrt(_dot(vector, vector))
+    return vector[0] / length, vector[1] / length, vector[2] / length

@@ -11,7 +11,8 @@ from datasets.base import Transform
 from datasets.refhuman import PromptedPersonDataset
 from datasets.skeleton import COCO, Skeleton
 from datasets.synthetic.generator import SPLITS, SceneGenerator
-from datasets.synthetic.records import CATEGORIES
+from datasets.synthetic.records import CATEGORIES, people_entries
+from datasets.synthetic.scene import Scene
 from datasets.transforms import keep_size
 from util.errors import UserError
 
@@ -120,8 +121,8 @@ class SyntheticRefHuman(PromptedPersonDataset):
 
     def load_pair(self, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
         """Draw pair `index` of this epoch; see `PromptedPersonDataset.load_pair`."""
-        image, entry, record, _ = self._pair(index)
-        return image, entry, record
+        scene, entry, record = self._pair(index)
+        return scene.image, entry, record
 
     def image_groups(self) -> list[list[Sequence[int]]]:
         """See `PeopleDataset.image_groups`."""
@@ -129,13 +130,11 @@ class SyntheticRefHuman(PromptedPersonDataset):
         starts = range(0, self.length, step)
         return [[[i] for i in range(start, min(start + step, self.length))] for start in starts]
 
-    def _pair(
-        self, index: int
-    ) -> tuple[np.ndarray, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    def _pair(self, index: int) -> tuple[Scene, dict[str, Any], dict[str, Any]]:
         turns = self.prompts_per_image
         scenes = -(-self.length // turns)
         first = self.epoch * scenes if self.training else 0
-        return self.generator.pair(first + index // turns, index % turns, turns)
+        return self.generator.scene_and_pair(first + index // turns, index % turns, turns)
 
     def ground_truth(self) -> dict[str, Any]:
         """Images, annotations and people of all pairs of the epoch (drawn once in evaluation)."""
@@ -148,11 +147,11 @@ class SyntheticRefHuman(PromptedPersonDataset):
             "people": [],
         }
         for index in range(self.length):
-            _, entry, record, people = self._pair(index)
+            scene, entry, record = self._pair(index)
             content["images"].append(entry)
             content["annotations"].append(record)
             if index % self.prompts_per_image == 0:
-                content["people"] += people
+                content["people"] += people_entries(scene, entry["file_name"])
         if not self.training:
             self._ground_truth = content
         return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from datasets.synthetic.scene import (
     PEOPLE_STREAM,
     Scene,
 )
-from datasets.synthetic.shapes import Shape, draw_shapes
+from datasets.synthetic.shapes import Shape, draw_shapes, fixed_corners
 from datasets.synthetic.staging import Draft, draft_people
 from util.errors import UserError
 
@@ -170,6 +171,13 @@ class SceneGenerator:
         Raises:
             UserError: many scenes in a row have nobody to refer to.
         """
+        scene, entry, record = self.scene_and_pair(index, turn, turns)
+        return scene.image, entry, record, people_entries(scene, entry["file_name"])
+
+    def scene_and_pair(
+        self, index: int, turn: int = 0, turns: int = 1
+    ) -> tuple[Scene, dict[str, Any], dict[str, Any]]:
+        """The scene of a `pair`, the image entry and its annotation."""
         split = SPLITS.index(self.split)
         for attempt in range(_MAX_SCENES_PER_PAIR):
             scene = self._recent_scene(index, attempt)
@@ -187,7 +195,7 @@ class SceneGenerator:
                 name = f"synthetic_{self.split}_{index:08d}.png"
                 entry = image_entry(scene, entry_id, name, caption)
                 record = annotation(scene, person, entry_id, polygons=False)
-                return scene.image, entry, record, people_entries(scene, name)
+                return scene, entry, record
         raise _nobody_to_refer_to(self, index)
 
     def _recent_scene(self, index: int, attempt: int) -> Scene:
@@ -310,14 +318,20 @@ def _draw(
     feet, scales = [draft.foot for draft in drafts], [draft.scale for draft in drafts]
     canvas = draw_shadows(background, feet, scales, shadow_strength)
     label_map = np.zeros(background.shape[:2], dtype=np.uint8)
-    figures, full_pixels = [], []
-    for i, draft in enumerate(drafts):
-        if occluder is not None and occluder.behind == i:
-            draw_shapes(canvas, label_map, occluder.shapes)
-        figure = Figure(draft.body, draft.appearance, draft.pose, draft.scale, draft.foot, i)
-        draw_shapes(canvas, label_map, paint_person(figure, draft.seat))
-        figures.append(figure)
-        full_pixels.append(count_pixels(label_map, i))
-    if occluder is not None and occluder.behind == len(drafts):
-        draw_shapes(canvas, label_map, occluder.shapes)
+    figures = [
+        Figure(draft.body, draft.appearance, draft.pose, draft.scale, draft.foot, i)
+        for i, draft in enumerate(drafts)
+    ]
+    layers: list[tuple[int | None, list[Shape]]] = [  # (person, shapes), from far to near
+        (i, paint_person(figure, draft.seat))
+        for i, (figure, draft) in enumerate(zip(figures, drafts, strict=True))
+    ]
+    if occluder is not None:
+        layers.insert(occluder.behind, (None, occluder.shapes))
+    corners = iter(fixed_corners([shape for _, shapes in layers for shape in shapes]))
+    full_pixels = []
+    for person, shapes in layers:
+        draw_shapes(canvas, label_map, shapes, itertools.islice(corners, len(shapes)))
+        if person is not None:
+            full_pixels.append(count_pixels(label_map, person))
     return canvas, read_people(drafts, figures, label_map, full_pixels)

@@ -206,8 +206,12 @@ class Pose:
 def vary_colour(generator: np.random.Generator, rgb: Rgb, amount: float) -> Rgb:
     """A colour near the given one: brightness varies by up to 22 %, each channel by 14 levels."""
     gain = 1.0 + amount * generator.uniform(-0.22, 0.14)
-    shift = amount * generator.uniform(-14, 14, 3)
-    return tuple(int(min(255, max(0, c * gain + s))) for c, s in zip(rgb, shift, strict=True))
+    red, green, blue = generator.uniform(-14, 14, 3).tolist()
+    return (
+        int(min(255, max(0, rgb[0] * gain + amount * red))),
+        int(min(255, max(0, rgb[1] * gain + amount * green))),
+        int(min(255, max(0, rgb[2] * gain + amount * blue))),
+    )
 
 
 def _draw_item(
@@ -304,7 +308,7 @@ def draw_pose(generator: np.random.Generator, difficulty: float) -> tuple[Pose, 
     spread = 0.5 + 0.5 * difficulty
 
     def jitter(amount: float) -> float:
-        return float(np.clip(generator.standard_normal(), -2, 2)) * amount * spread
+        return min(2.0, max(-2.0, generator.standard_normal())) * amount * spread
 
     side = 1 if generator.random() < 0.5 else -1
     legs, lean, lift = _draw_legs(action, side, jitter)

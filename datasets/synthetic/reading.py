@@ -16,12 +16,23 @@ from datasets.synthetic.staging import Draft
 KEYPOINT_DECIMALS = 2
 """Of keypoints in an annotation."""
 
+# Of each keypoint: its name, how far its place turns to the viewer (`head_points`) where it may be
+# labelled and where it is visible, and the own parts under which it is.  Ears stick out and can be
+# guessed at; the face of a turned head cannot.
+_RULES = tuple(
+    (
+        name,
+        *((-0.85, -0.5) if name.endswith("ear") else (-0.25, 0.0)),
+        labels.PARTS_OF_KEYPOINT[name],
+    )
+    for name in COCO.names
+)
+
 
 def count_pixels(label_map: np.ndarray, index: int) -> int:
     """Pixels of the map [h, w] that show person `index`."""
-    first = labels.person_label(index, 0)
-    counts = np.bincount(label_map.ravel(), minlength=first + labels.PARTS_PER_PERSON)
-    return int(counts[first + 1 : first + labels.THING].sum())
+    low = labels.person_label(index, 0)
+    return cv2.countNonZero(cv2.inRange(label_map, low + 1, low + labels.THING - 1))
 
 
 def read_people(
@@ -42,7 +53,7 @@ def read_people(
     people = []
     for i, (draft, figure) in enumerate(zip(drafts, figures, strict=True)):
         low = labels.person_label(i, 0)
-        mask = (label_map > low) & (label_map < low + labels.THING)
+        mask = label_map - np.uint8(low + 1) < labels.THING - 1  # labels below wrap round to 255
         area = int(counts[i + 1, 1 : labels.THING].sum())
         x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
         people.append(
@@ -70,23 +81,19 @@ def read_keypoints(figure: Figure, label_map: np.ndarray) -> np.ndarray:
     """
     height, width = label_map.shape
     on_head = head_points(figure)
+    places = [on_head.get(name) or (figure.points[name], 1.0) for name, *_ in _RULES]
+    points = np.concatenate([point for point, _ in places]).reshape(-1, 3)[:, :2]
+    pixels = np.rint(points)
+    in_image = ((pixels >= 0) & (pixels < (width, height))).all(axis=1).tolist()
+    inside = points.clip(0, (width - 1, height - 1)).astype(np.float32).tolist()
+    first = figure.label(0)
     keypoints = np.zeros((COCO.num_keypoints, 3), dtype=np.float32)
-    for k, name in enumerate(COCO.names):
-        towards = 1.0
-        if name in on_head:
-            point, towards = on_head[name]
-        else:
-            point = figure.points[name]
-        is_ear = name.endswith("ear")
-        # Ears stick out and can be guessed at; the face of a turned head cannot.
-        if towards < (-0.85 if is_ear else -0.25):
+    for k, ((_, labelled, visible, parts), (_, towards)) in enumerate(
+        zip(_RULES, places, strict=True)
+    ):
+        if not in_image[k] or towards < labelled:
             continue
-        if not (0 <= round(point[0]) < width and 0 <= round(point[1]) < height):
-            continue
-        inside = np.clip(point[:2], 0, (width - 1, height - 1)).astype(np.float32)
-        x, y = (round(value, KEYPOINT_DECIMALS) for value in inside.tolist())
-        column, row = round(x), round(y)  # pixel i has the coordinate i
-        own_labels = [figure.label(part) for part in labels.PARTS_OF_KEYPOINT[name]]
-        visible = label_map[row, column] in own_labels and towards >= (-0.5 if is_ear else 0.0)
-        keypoints[k] = x, y, 2 if visible else 1
+        x, y = (round(value, KEYPOINT_DECIMALS) for value in inside[k])
+        part = label_map.item(round(y), round(x)) - first  # pixel i has the coordinate i
+        keypoints[k] = x, y, 2 if part in parts and towards >= visible else 1
     return keypoints

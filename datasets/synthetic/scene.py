@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from datasets.scribble import draw_scribble
+from datasets.scribble import draw_scribbles
 from datasets.synthetic.captions import Caption, Describer
 from datasets.synthetic.people import ScenePerson
 
@@ -63,6 +63,4 @@ class Scene:
 
     def scribbles(self, index: int, count: int = NUM_SCRIBBLES) -> np.ndarray:
         """Scribbles inside the mask of person `index`: float32 [count, 12, 2], (x, y) pixels."""
-        generator = self._stream(SCRIBBLE_STREAM, index)
-        mask = self.people[index].mask
-        return np.stack([draw_scribble(mask, generator) for _ in range(count)])
+        return draw_scribbles(self.people[index].mask, self._stream(SCRIBBLE_STREAM, index), count)

@@ -17,12 +17,14 @@ _SIMPLIFY = 0.3
 
 def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
     """Mask [h, w] bool -> COCO run-length code, not compressed."""
-    flat = mask.ravel(order="F").astype(np.int8)
-    changes = np.flatnonzero(np.diff(flat)) + 1
-    ends = np.concatenate(([0], changes, [flat.size]))
-    counts = np.diff(ends).tolist()
-    if flat[0]:  # runs start with background
-        counts.insert(0, 0)
+    left, _, width, _ = cv2.boundingRect(mask.view(np.uint8))
+    rows = mask.shape[0]
+    flat = np.zeros(rows * width + 2, dtype=bool)  # the mask's columns, background around them
+    flat[1:-1] = mask.T[left : left + width].ravel()
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + left * rows
+    counts = np.diff(np.concatenate(([0], changes, [mask.size]))).tolist()
+    if counts[-1] == 0:  # the mask ends in the last pixel
+        counts.pop()
     return {"size": list(mask.shape), "counts": counts}
 
 

@@ -6,13 +6,19 @@ from the labels, so they agree with the pixels.
 
 Points are (x, y), see the frames of `datasets/synthetic/__init__.py`; further columns (depth) are
 ignored.
+
+A person is some 80 polygons of a few corners each.  NumPy's calls would take longer than drawing
+them, so limbs and circles stay descriptions, `Capsule` and `Disc`, until all shapes are drawn; then
+there is one array of each kind.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,22 +29,77 @@ SHIFT = 4
 """Fractional bits of OpenCV's fixed-point coordinates; see `fixed`."""
 
 
+class Capsule(NamedTuple):
+    """The outline of a limb: two half circles around its ends [3], and what lies between them."""
+
+    start: np.ndarray
+    end: np.ndarray
+    start_radius: float
+    end_radius: float
+
+
+class Disc(NamedTuple):
+    """A circle around a centre [3], or an ellipse that is `squeeze` times as high as wide."""
+
+    centre: np.ndarray
+    radius: float
+    squeeze: float = 1.0
+
+
+Outline = np.ndarray | Capsule | Disc
+"""Of a convex polygon; an array holds its corners [n, 2] in pixels."""
+
+
 @dataclass
 class Shape:
-    """A convex polygon: corners [n, 2] in pixels, colour, and its label (None: colour only)."""
+    """A convex polygon: outline, colour, and its label (None: colour only)."""
 
-    corners: np.ndarray
+    outline: Outline
     rgb: Rgb
     label: int | None
 
 
-def draw_shapes(canvas: np.ndarray, labels: np.ndarray, shapes: Sequence[Shape]) -> None:
-    """Draws shapes in order, onto the image [h, w, 3] and the label map [h, w], in place."""
-    for shape in shapes:
-        corners = fixed(shape.corners)
-        cv2.fillConvexPoly(canvas, corners, shape.rgb, cv2.LINE_AA, SHIFT)
+def draw_shapes(
+    canvas: np.ndarray,
+    labels: np.ndarray,
+    shapes: Sequence[Shape],
+    corners: Iterable[np.ndarray],
+) -> None:
+    """Draws shapes in order, in place.
+
+    Args:
+        canvas: the image [h, w, 3].
+        labels: the label map [h, w].
+        shapes: what to draw.
+        corners: of each shape, from `fixed_corners`.
+    """
+    for shape, polygon in zip(shapes, corners, strict=True):
+        cv2.fillConvexPoly(canvas, polygon, shape.rgb, cv2.LINE_AA, SHIFT)
         if shape.label is not None:
-            cv2.fillConvexPoly(labels, corners, shape.label, cv2.LINE_8, SHIFT)
+            cv2.fillConvexPoly(labels, polygon, shape.label, cv2.LINE_8, SHIFT)
+
+
+def fixed_corners(shapes: Sequence[Shape]) -> list[np.ndarray]:
+    """Corners [n, 2] of every shape in OpenCV's fixed-point numbers, int32."""
+    capsules: list[Capsule] = []
+    discs: list[Disc] = []
+    arrays: list[np.ndarray] = []
+    of_kind = {Capsule: capsules, Disc: discs, np.ndarray: arrays}
+    for shape in shapes:
+        of_kind[type(shape.outline)].append(shape.outline)
+    corners: dict[type, Iterator[np.ndarray]] = {}
+    if capsules:
+        corners[Capsule] = iter(fixed(capsule_corners(capsules)))
+    if discs:
+        corners[Disc] = iter(fixed(disc_corners(discs)))
+    if arrays:
+        together = fixed(np.concatenate(arrays))
+        ends = itertools.accumulate(map(len, arrays))
+        corners[np.ndarray] = (
+            together[end - len(array) : end] for array, end in zip(arrays, ends, strict=True)
+        )
+    # Each kind is in its own order: the shapes take from them one after the other.
+    return [next(corners[type(shape.outline)]) for shape in shapes]
 
 
 def fixed(points: np.ndarray) -> np.ndarray:
@@ -48,7 +109,8 @@ def fixed(points: np.ndarray) -> np.ndarray:
 
 def shade(rgb: Rgb, gain: float) -> Rgb:
     """A colour, darker (gain below 1) or lighter."""
-    return tuple(int(min(255.0, c * gain)) for c in rgb)
+    red, green, blue = rgb
+    return int(min(255.0, red * gain)), int(min(255.0, green * gain)), int(min(255.0, blue * gain))
 
 
 def blend(first: Rgb, second: Rgb, share: float) -> Rgb:
@@ -66,31 +128,31 @@ CIRCLE = np.stack((np.cos(_TURN), np.sin(_TURN)), axis=1)
 """16 points [16, 2] of the unit circle."""
 
 
-def capsule(
-    start: np.ndarray, end: np.ndarray, start_radius: float, end_radius: float
-) -> np.ndarray:
-    """Outline [18, 2] of a limb: two half circles and what lies between them."""
-    axis = math.atan2(end[1] - start[1], end[0] - start[0])
-    angles = _CAPSULE_ANGLES + axis
-    outline = np.empty((18, 2))
-    outline[:, 0] = np.cos(angles)
-    outline[:, 1] = np.sin(angles)
-    outline[:9] *= start_radius
-    outline[9:] *= end_radius
-    outline[:9] += start[:2]
-    outline[9:] += end[:2]
-    return outline
+def capsule_corners(capsules: Sequence[Capsule]) -> np.ndarray:
+    """Corners [n, 18, 2] of n capsules, at least one."""
+    ends = np.concatenate([point for c in capsules for point in c[:2]])
+    ends = ends.reshape(-1, 2, 3)[..., :2]
+    radii = np.array([c[2:] for c in capsules])
+    along = ends[:, 1] - ends[:, 0]
+    angles = np.arctan2(along[:, 1], along[:, 0])[:, None] + _CAPSULE_ANGLES
+    corners = np.empty((len(ends), 2, 9, 2))  # nine around either end
+    corners[..., 0] = np.cos(angles).reshape(-1, 2, 9)
+    corners[..., 1] = np.sin(angles).reshape(-1, 2, 9)
+    corners *= radii[:, :, None, None]
+    corners += ends[:, :, None]
+    return corners.reshape(-1, 18, 2)
 
 
-def disc(centre: np.ndarray, radius: float, squeeze: float = 1.0) -> np.ndarray:
-    """Outline [16, 2] of a circle, or of an ellipse whose height is `squeeze` times its width."""
-    return centre[:2] + CIRCLE * (radius, radius * squeeze)
+def disc_corners(discs: Sequence[Disc]) -> np.ndarray:
+    """Corners [n, 16, 2] of n discs, at least one."""
+    centres = np.concatenate([disc.centre for disc in discs]).reshape(-1, 3)[:, :2]
+    radii = np.array([(disc.radius, disc.radius * disc.squeeze) for disc in discs])
+    return centres[:, None] + CIRCLE * radii[:, None]
 
 
-def hull(*points: np.ndarray) -> np.ndarray:
-    """Convex hull [n, 2] float32 of all the points."""
-    stacked = np.concatenate([p[:, :2] for p in points]).astype(np.float32)
-    return cv2.convexHull(stacked)[:, 0]
+def hull(points: np.ndarray) -> np.ndarray:
+    """Convex hull [n, 2] float32 of all points [..., 2 or 3]."""
+    return cv2.convexHull(np.asarray(points[..., :2], np.float32).reshape(-1, 2))[:, 0]
 
 
 def toward_centre(corners: np.ndarray, share: float) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from datasets.synthetic.body import Body
 from datasets.synthetic.labels import person_label
 from datasets.synthetic.people import Appearance, Pose, Rgb
-from datasets.synthetic.shapes import CIRCLE, Shape, capsule, shade
+from datasets.synthetic.shapes import Capsule, Outline, Shape, shade
 
 _OUTLINE_SHADE = 0.55
 
@@ -55,7 +55,8 @@ class Figure:
         self.body, self.appearance, self.pose = body, appearance, pose
         self.scale, self.index = scale, index
         self.origin = np.array((foot[0], foot[1], 0.0))
-        self.points = {name: p * scale + self.origin for name, p in body.points.items()}
+        points = np.array(list(body.points.values())) * scale + self.origin
+        self.points = dict(zip(body.points, points, strict=True))
         self.radii = {name: r * scale for name, r in body.radii.items()}
         self.edge = max(0.6, 0.009 * scale)
 
@@ -68,12 +69,12 @@ class Figure:
         """Label of a part of this person; see `datasets/synthetic/labels.py`."""
         return person_label(self.index, part)
 
-    def outlined(self, outline: np.ndarray, grown: np.ndarray, rgb: Rgb, part: int) -> list[Shape]:
+    def outlined(self, outline: Outline, grown: Outline, rgb: Rgb, part: int) -> list[Shape]:
         """A shape with a dark outline, which belongs to the part as well.
 
         Args:
-            outline: corners [n, 2] of the coloured shape.
-            grown: corners [m, 2] of the shape with its outline.
+            outline: of the coloured shape.
+            grown: of the shape with its dark outline.
             rgb: the colour.
             part: of the person.
         """
@@ -92,16 +93,11 @@ class Figure:
         """A segment of a limb with its outline, from point to point in pixels."""
         edge = self.edge
         return self.outlined(
-            capsule(start, end, start_radius, end_radius),
-            capsule(start, end, start_radius + edge, end_radius + edge),
+            Capsule(start, end, start_radius, end_radius),
+            Capsule(start, end, start_radius + edge, end_radius + edge),
             rgb,
             part,
         )
-
-    def ring(self, centre: np.ndarray, wide: float, deep: float) -> np.ndarray:
-        """A ring [16, 3] around the trunk, square to it."""
-        left, _, front = self.body.trunk_axes
-        return centre + CIRCLE[:, :1] * (left * wide) + CIRCLE[:, 1:] * (front * deep)
 
     def on_head(self, directions: np.ndarray, grow: float = 1.0) -> np.ndarray:
         """Directions [n, 3] of the head frame -> pixels and depth [n, 3] on its surface.
@@ -115,7 +111,7 @@ class Figure:
 
     def level_axes(self) -> tuple[np.ndarray, np.ndarray]:
         """Left and front [3] of the pelvis, which stays upright when the trunk leans."""
-        across = self.body.points["left_hip"] - self.body.points["right_hip"]
+        across = self.points["left_hip"] - self.points["right_hip"]
         left = across / np.linalg.norm(across)
-        front = np.cross(np.array((0.0, -1.0, 0.0)), left)
+        front = np.array((-left[2], 0.0, left[0]))  # up x left
         return left, front / max(float(np.linalg.norm(front)), 1e-6)

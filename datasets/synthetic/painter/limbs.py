@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from datasets.synthetic import labels
@@ -90,24 +92,16 @@ def _bands(
     if item.pattern != "striped":
         return []
     axis = end[:2] - start[:2]
-    length = float(np.hypot(*axis))
+    length = math.hypot(*axis.tolist())
     step = figure.stripe_step
     if length < step:
         return []
     across = np.array((-axis[1], axis[0])) / length
-    bands = []
-    for offset in np.arange(step * 0.5, length - 0.3 * step, 2 * step):
-        low, high = offset / length, min(1.0, (offset + 0.85 * step) / length)
-        wide_low = start_radius + (end_radius - start_radius) * low
-        wide_high = start_radius + (end_radius - start_radius) * high
-        near, far = start[:2] + axis * low, start[:2] + axis * high
-        corners = np.stack(
-            (
-                near + across * wide_low,
-                near - across * wide_low,
-                far - across * wide_high,
-                far + across * wide_high,
-            )
-        )
-        bands.append(Shape(corners, item.second_rgb, None))
-    return bands
+    # A stripe's corners: two where it begins, on either side of the limb, and two where it ends.
+    offsets = np.arange(step * 0.5, length - 0.3 * step, 2 * step)
+    low, high = offsets / length, np.minimum(1.0, (offsets + 0.85 * step) / length)
+    shares = np.stack((low, low, high, high), axis=1)[..., None]
+    sideways = np.array(((1,), (-1,), (-1,), (1,))) * across
+    wide = start_radius + (end_radius - start_radius) * shares
+    stripes = start[:2] + axis * shares + sideways * wide
+    return [Shape(corners, item.second_rgb, None) for corners in stripes]

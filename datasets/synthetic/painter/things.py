@@ -10,7 +10,7 @@ import numpy as np
 from datasets.synthetic.labels import THING
 from datasets.synthetic.painter.figure import Figure, Part
 from datasets.synthetic.people import Item, Rgb
-from datasets.synthetic.shapes import Shape, blend, capsule, disc, hull, shade, toward_centre
+from datasets.synthetic.shapes import Capsule, Disc, Shape, blend, hull, shade, toward_centre
 
 _SQUARE = ((-1, -1), (1, -1), (1, 1), (-1, 1))
 _WOOD: Rgb = (92, 66, 44)
@@ -27,9 +27,10 @@ def seat_part(figure: Figure, rgb: Rgb) -> Part:
     corners = np.stack([top + left * (a * wide) + front * (b * deep) for a, b in _SQUARE])
     ground = float(figure.origin[1]) - float(top[1])
     below = corners + np.array((0.0, max(0.02 * scale, ground), 0.0))
+    whole = hull(np.stack((corners, below)))
     shapes = [
-        Shape(hull(corners, below), shade(rgb, 0.5), 0),
-        Shape(toward_centre(hull(corners, below), 0.94), shade(rgb, 0.8), 0),
+        Shape(whole, shade(rgb, 0.5), 0),
+        Shape(toward_centre(whole, 0.94), shade(rgb, 0.8), 0),
         Shape(hull(corners), rgb, 0),
     ]
     return Part(float(top[2]) - 0.06 * scale, shapes)
@@ -43,9 +44,9 @@ def kicked_ball_part(figure: Figure) -> Part:
     centre = toe + front * (0.1 * figure.scale) + np.array((0.0, 0.03 * figure.scale, 0.0))
     size = 0.06 * figure.scale
     shapes = [
-        Shape(disc(centre, size + figure.edge), (40, 40, 40), 0),
-        Shape(disc(centre, size), (244, 244, 240), 0),
-        Shape(disc(centre, size * 0.42), (50, 50, 56), 0),
+        Shape(Disc(centre, size + figure.edge), (40, 40, 40), 0),
+        Shape(Disc(centre, size), (244, 244, 240), 0),
+        Shape(Disc(centre, size * 0.42), (50, 50, 56), 0),
     ]
     return Part(float(centre[2]), shapes)
 
@@ -89,13 +90,13 @@ def _dark(rgb: Rgb) -> Rgb:
 
 def _balloon(hand: _Hand, rgb: Rgb) -> list[Shape]:
     scale = hand.scale
-    string = capsule(hand.place, hand.at(0.02, 0.28), hand.line * 0.7, hand.line * 0.7)
+    string = Capsule(hand.place, hand.at(0.02, 0.28), hand.line * 0.7, hand.line * 0.7)
     centre = hand.at(0.02, 0.38)
     return [
         hand.shape(string, _WOOD),
-        hand.shape(disc(centre, 0.1 * scale + hand.edge, 1.15), _dark(rgb)),
-        hand.shape(disc(centre, 0.1 * scale, 1.15), rgb),
-        hand.shape(disc(hand.at(0.05, 0.42), 0.022 * scale, 1.3), blend(rgb, _WHITE, 0.6)),
+        hand.shape(Disc(centre, 0.1 * scale + hand.edge, 1.15), _dark(rgb)),
+        hand.shape(Disc(centre, 0.1 * scale, 1.15), rgb),
+        hand.shape(Disc(hand.at(0.05, 0.42), 0.022 * scale, 1.3), blend(rgb, _WHITE, 0.6)),
     ]
 
 
@@ -105,7 +106,7 @@ def _umbrella(hand: _Hand, rgb: Rgb) -> list[Shape]:
     top = hand.at(-0.05, 0.33)[:2]
     rib = dome * (0.35, 1.0)
     return [
-        hand.shape(capsule(hand.place, hand.at(-0.04, 0.5), hand.line, hand.line), _WOOD),
+        hand.shape(Capsule(hand.place, hand.at(-0.04, 0.5), hand.line, hand.line), _WOOD),
         hand.shape(top + dome * (hand.scale + 2 * hand.edge) * (1, -1), _dark(rgb)),
         hand.shape(top + dome * hand.scale * (1, -1), rgb),
         hand.shape(top + rib * hand.scale * (1, -1), blend(rgb, _WHITE, 0.3)),
@@ -116,14 +117,14 @@ def _bag(hand: _Hand, rgb: Rgb) -> list[Shape]:
     corners = hand.corners(((-0.07, -0.06), (0.07, -0.06), (0.085, -0.2), (-0.085, -0.2)))
     grown = toward_centre(corners, 1.0 + hand.edge / (0.07 * hand.scale))
     return [
-        hand.shape(capsule(hand.place, hand.at(0, -0.07), hand.line, hand.line), _dark(rgb)),
+        hand.shape(Capsule(hand.place, hand.at(0, -0.07), hand.line, hand.line), _dark(rgb)),
         hand.shape(grown, _dark(rgb)),
         hand.shape(corners, rgb),
     ]
 
 
 def _flag(hand: _Hand, rgb: Rgb) -> list[Shape]:
-    pole = capsule(hand.at(0, -0.08), hand.at(0.03, 0.42), hand.line, hand.line)
+    pole = Capsule(hand.at(0, -0.08), hand.at(0.03, 0.42), hand.line, hand.line)
     cloth = hand.corners(((0.03, 0.42), (0.25, 0.39), (0.25, 0.25), (0.02, 0.24)))
     grown = toward_centre(cloth, 1.0 + hand.edge / (0.09 * hand.scale))
     return [hand.shape(pole, _WOOD), hand.shape(grown, _dark(rgb)), hand.shape(cloth, rgb)]
@@ -132,9 +133,9 @@ def _flag(hand: _Hand, rgb: Rgb) -> list[Shape]:
 def _ball(hand: _Hand, rgb: Rgb) -> list[Shape]:
     centre = hand.at(0.02, 0.045)
     return [
-        hand.shape(disc(centre, 0.072 * hand.scale + hand.edge), _dark(rgb)),
-        hand.shape(disc(centre, 0.072 * hand.scale), rgb),
-        hand.shape(disc(hand.at(0.04, 0.07), 0.018 * hand.scale), blend(rgb, _WHITE, 0.6)),
+        hand.shape(Disc(centre, 0.072 * hand.scale + hand.edge), _dark(rgb)),
+        hand.shape(Disc(centre, 0.072 * hand.scale), rgb),
+        hand.shape(Disc(hand.at(0.04, 0.07), 0.018 * hand.scale), blend(rgb, _WHITE, 0.6)),
     ]
 
 
