@@ -18,12 +18,15 @@ from small_models import (
     small_model,
     write_roberta,
 )
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import build_model, build_parameter_groups
 from models.grouppose.decoder import GroupPoseDecoderLayer
 from models.layers.encoder import EncoderMemory, LevelLayout
 from models.layers.position_encoding import encode_map, encode_points, encode_words
 from models.uniphd.mask_head import DynamicMaskHead
+from models.uniphd.matcher import People
 from models.uniphd.prompt_encoder import PointPrompt, TextPrompt
 from models.uniphd.query_init import make_proposals
 from util.nested_tensor import NestedTensor
@@ -604,18 +607,60 @@ def test_group_pose_layer_equals_loops_over_groups_and_types():
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_no_step_waits_for_numbers_of_a_tensor(built, monkeypatch):
-    """On a GPU each of these calls would make the CPU wait for it."""
-    model, criterion, _ = built
-    batch, prompt, targets = random_batch(), all_prompts()["scribble"], random_targets()
+class NoWaiting(TorchDispatchMode):
+    """Refuses what makes the host wait for a device, on the device "meta" in place of a GPU.
 
-    def refused(*arguments):
-        raise AssertionError("a tensor was asked for its numbers")
+    A tensor there has no numbers: whatever asks for them fails by itself.  Copies to and from the
+    CPU have to be asynchronous.
+    """
 
-    for name in ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "numpy"):
-        monkeypatch.setattr(torch.Tensor, name, refused)
-    outputs = model.train()(batch, prompt, targets)
-    criterion.total(criterion(outputs, targets)).backward()
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        if function is torch.ops.aten._to_copy.default and options.get("device") is not None:
+            moves = options["device"] != arguments[0].device
+            assert not moves or options.get("non_blocking"), "a copy that waits"
+        if function in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default):
+            assert all(i is None or i.dtype != torch.bool for i in arguments[1]), "a bool index"
+        return function(*arguments, **options)
+
+
+class NothingMadeThere(TorchFunctionMode):
+    """Refuses `torch.tensor(numbers, device="cuda")` and its like, which wait for their copy."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        if function in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor):
+            assert not result.is_meta, "numbers of Python become a tensor on the device"
+        return result
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_no_step_waits_for_a_gpu(tmp_path, kind, recompute):
+    parts = {f"{part}_checkpointing": recompute for part in PARTS}
+    model, criterion, _ = small_model(tmp_path, **parts, dropout=0.1)
+    model, criterion = model.to("meta").train(), criterion.to("meta")
+    targets = [
+        {k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in target.items()}
+        for target in random_targets()
+    ]
+    batch, prompt = random_batch().to("meta"), all_prompts()[kind].to("meta")
+    with NoWaiting(), NothingMadeThere():
+        outputs = model(batch, prompt, targets)
+        losses = criterion(outputs, targets)
+        criterion.total(losses).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+    assert all(loss.is_meta for loss in losses.values())
+
+
+def test_no_step_without_prompts_waits_but_for_the_assignment():
+    """Several people are assigned by SciPy: that takes one transfer, which "meta" cannot do."""
+    people = [{"keypoints": torch.zeros(n, 17, 3, device="meta")} for n in (2, 1, 0)]
+    for target in people:
+        target |= dict.fromkeys(("area", "labels"), target["keypoints"][..., 0, 0])
+        target["boxes"] = target["keypoints"][:, 0, :1].expand(-1, 4)
+    with NoWaiting(), NothingMadeThere():
+        assert People.of(people).present.shape == (3, 2)
 
 
 def test_references_are_detached_between_layers_but_not_for_the_heads(built):

@@ -14,6 +14,7 @@ from models.layers.padding import valid_ratios
 from models.layers.position_encoding import encode_map
 from models.uniphd.ops.ms_deform_attn import MSDeformAttn
 from util.nested_tensor import NestedTensor
+from util.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class LevelLayout:
         starts = [sum(areas[:i]) for i in range(len(areas))]
         return cls(
             shapes=shapes,
-            spatial_shapes=torch.tensor(shapes, device=device),
-            level_start_index=torch.tensor(starts, device=device),
+            spatial_shapes=to_device(torch.tensor(shapes), device),
+            level_start_index=to_device(torch.tensor(starts), device),
             padding_mask=torch.cat([level.mask.flatten(1) for level in levels], dim=1),
             valid_ratios=torch.stack([valid_ratios(level.mask) for level in levels], dim=1),
         )
@@ -188,8 +189,8 @@ def pixel_centers(height: int, width: int, ratios: Tensor) -> Tensor:
         torch.arange(width, device=ratios.device) + 0.5,
         indexing="ij",
     )
-    centers = torch.stack([x.flatten(), y.flatten()], dim=-1)
-    return centers / (ratios * ratios.new_tensor([width, height]))[:, None]
+    valid_width, valid_height = (ratios[:, 0] * width)[:, None], (ratios[:, 1] * height)[:, None]
+    return torch.stack([x.flatten() / valid_width, y.flatten() / valid_height], dim=-1)
 
 
 def encoder_references(layout: LevelLayout) -> Tensor:

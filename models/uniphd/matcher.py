@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from util.box_ops import box_cxcywh_to_xyxy, generalized_box_iou
 from util.keypoint_ops import object_keypoint_similarity
+from util.transfer import to_device
 
 COSTS = ("ce", "bbox", "giou", "keypoints", "oks")
 
@@ -45,17 +46,16 @@ class People:
     @classmethod
     def of(cls, targets: Sequence[Mapping[str, Tensor]]) -> People:
         """The people of B targets (`datasets.sample.Sample`)."""
-        device = targets[0]["keypoints"].device
         counts = [len(target["keypoints"]) for target in targets]
         places = max(counts)
-        present = [[place < count for place in range(places)] for count in counts]
+        present = torch.arange(places) < torch.tensor(counts)[:, None]
         keypoints = _pad_people([target["keypoints"] for target in targets], places)
         return cls(
             boxes=_pad_people([target["boxes"] for target in targets], places),
             keypoints=keypoints[..., :2],
             visible=keypoints[..., 2],
             area=_pad_people([target["area"] for target in targets], places),
-            present=torch.tensor(present, device=device).reshape(len(targets), places),
+            present=to_device(present, keypoints.device),
         )
 
 
@@ -125,7 +125,7 @@ class GroupMatcher(nn.Module):
             return Matching(cost.argmin(dim=2), matched)
         counts = [len(target["keypoints"]) for target in targets]
         groups, matched = _assign(cost, counts)
-        return Matching(groups.to(cost.device), matched.to(cost.device))
+        return Matching(to_device(groups, cost.device), to_device(matched, cost.device))
 
     def cost(self, layers: Mapping[str, Tensor], people: People) -> Tensor:
         """Cost of every pair of group and person: [L + 1, B, n, P]."""

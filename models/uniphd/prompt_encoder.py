@@ -19,6 +19,7 @@ from datasets.prompts import PointPrompt, Prompt, ScribblePrompt, TextPrompt
 from models.layers.position_encoding import encode_map, encode_words
 from util.errors import MissingFileError, UserError
 from util.nested_tensor import NestedTensor
+from util.transfer import to_device
 
 __all__ = [
     "EncodedPrompt",
@@ -143,20 +144,42 @@ class PromptEncoder(nn.Module):
             truncation=True,
             max_length=self.max_words,
             return_tensors="pt",
-        ).to(device)
-        words = dict(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+        )
+        words = to_device(tokens.input_ids, device)
+        padding_mask = to_device(tokens.attention_mask == 0, device)
+        is_padded = not tokens.attention_mask.all()  # asked on the CPU
         if self.use_checkpointing and self.training:
-            encoded = checkpoint(self.text_backbone, use_reentrant=False, **words)
+            features, sentence = checkpoint(
+                self._read, words, padding_mask, is_padded, use_reentrant=False
+            )
         else:
-            encoded = self.text_backbone(**words)
-        padding_mask = tokens.attention_mask == 0
+            features, sentence = self._read(words, padding_mask, is_padded)
         return EncodedPrompt(
-            features=self.word_projection(encoded.last_hidden_state),
+            features=self.word_projection(features),
             positions=encode_words(padding_mask, self.hidden_dim),
             padding_mask=padding_mask,
-            instance_query=self.sentence_projection(encoded.pooler_output),
+            instance_query=self.sentence_projection(sentence),
             modality="text",
         )
+
+    def _read(self, words: Tensor, padding_mask: Tensor, is_padded: bool) -> tuple[Tensor, Tensor]:
+        """RoBERTa, part by part: as a whole it would ask the GPU whether there is padding.
+
+        Args:
+            words: [B, T] int64 tokens.
+            padding_mask: [B, T] bool, True where there is no word.
+            is_padded: whether there is any padding.
+
+        Returns:
+            Last hidden states [B, T, D_text] and pooled output [B, D_text].
+        """
+        hidden = self.text_backbone.embeddings(input_ids=words)
+        mask = None
+        if is_padded:
+            mask = torch.zeros_like(padding_mask, dtype=hidden.dtype)
+            mask = mask.masked_fill(padding_mask, torch.finfo(hidden.dtype).min)[:, None, None]
+        hidden = self.text_backbone.encoder(hidden, attention_mask=mask).last_hidden_state
+        return hidden, self.text_backbone.pooler(hidden)
 
     def encode_points(
         self, points: Tensor, features: NestedTensor, image_size: tuple[int, int]
@@ -173,7 +196,7 @@ class PromptEncoder(nn.Module):
                 f"Points must have shape [B, P, 2] with P >= 1; got {tuple(points.shape)}."
             )
         height, width = image_size
-        normalized = (points / points.new_tensor([width, height])).clamp(0, 1)
+        normalized = torch.stack([points[..., 0] / width, points[..., 1] / height], -1).clamp(0, 1)
         grid = (2 * normalized - 1)[:, None].to(features.tensors.dtype)  # [B, 1, P, 2]
         position_map = encode_map(features.mask, self.hidden_dim).to(features.tensors.dtype)
         pixels, positions = (
