@@ -64,6 +64,7 @@ def _build_transform(cfg: Any, split: str, skeleton: Skeleton) -> Transform:
             crop_range=tuple(cfg.crop_range),
             flip_probability=cfg.flip_probability,
             drop_cropped_keypoints=cfg.drop_cropped_keypoints,
+            draft_decoding=cfg.draft_decoding,
             skeleton=skeleton,
         )
     return EvaluationTransform(cfg.eval_max_side, cfg.eval_short_side)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 
-from datasets.annotations import encode_segmentation
 from datasets.evaluation import Evaluator
+from datasets.geometry import PendingImage, PersonMasks
 from datasets.sample import Sample
 from datasets.skeleton import COCO, Skeleton
 from datasets.transforms import normalize
 from util.errors import UserError
+from util.images import load_image
 
 # Draws of another sample after the people of the first one were cropped away.
 _MAX_ATTEMPTS = 100
@@ -24,12 +24,24 @@ _MAX_ATTEMPTS = 100
 # Keeps the samples' random streams apart from others of (seed, epoch, number).
 _STREAM = 0x5A4D
 
-# (raw sample, generator) -> raw sample, or None where nobody is left.
+# (raw sample, generator) -> transformed sample, or None where nobody is left.
 Transform = Callable[[Sample, np.random.Generator], Sample | None]
 
 
+def image_of_entry(folder: Path, image_entry: dict[str, Any]) -> PendingImage:
+    """The image of an annotation file's entry, yet to be read.
+
+    Args:
+        folder: of the images.
+        image_entry: `file_name`, `height`, `width`.
+    """
+    size = (image_entry["height"], image_entry["width"])
+    path = folder / image_entry["file_name"]
+    return PendingImage(lambda least: load_image(path, size=size, least=least), size, size)
+
+
 def make_sample(
-    image: np.ndarray,
+    image: np.ndarray | PendingImage,
     image_entry: dict[str, Any],
     people: Sequence[dict[str, Any]],
     *,
@@ -39,7 +51,7 @@ def make_sample(
     """Turn an image and the annotations of its people into a raw sample.
 
     Args:
-        image: [h, w, 3] uint8 RGB.
+        image: [h, w, 3] uint8 RGB, or an image that is yet to be read.
         image_entry: `id`, `height`, `width`.
         people: P >= 0 annotations: `bbox` [x, y, w, h], `area`, `keypoints` 3K numbers, and, with
             masks, `segmentation` (polygons or COCO RLE).
@@ -49,7 +61,9 @@ def make_sample(
     Raises:
         UserError: image and entry differ in size, or the polygons cannot be drawn.
     """
-    height, width = image.shape[:2]
+    if isinstance(image, np.ndarray):
+        image = PendingImage.from_pixels(image)
+    height, width = image.size
     name = f"image id {image_entry['id']}"
     if (height, width) != (image_entry["height"], image_entry["width"]):
         raise UserError(
@@ -63,12 +77,8 @@ def make_sample(
     keypoints = np.array([person["keypoints"] for person in people], dtype=np.float32)
     keypoints = keypoints.reshape(count, skeleton.num_keypoints, 3)
     target: dict[str, Any] = {
-        "boxes": tv_tensors.BoundingBoxes(
-            torch.from_numpy(boxes).float(), format="XYXY", canvas_size=(height, width)
-        ),
-        "keypoints": tv_tensors.KeyPoints(
-            torch.from_numpy(keypoints[..., :2].copy()), canvas_size=(height, width)
-        ),
+        "boxes": torch.from_numpy(boxes).float(),
+        "keypoints": torch.from_numpy(keypoints[..., :2].copy()),
         "visible": torch.from_numpy(keypoints[..., 2] > 0),
         "area": torch.tensor([person["area"] for person in people], dtype=torch.float32),
         "labels": torch.ones(count, dtype=torch.int64),
@@ -76,14 +86,9 @@ def make_sample(
         "orig_size": torch.tensor([height, width]),
     }
     if with_masks:
-        masks = np.zeros((count, height, width), dtype=bool)
-        for mask, person in zip(masks, people, strict=True):
-            mask[:] = coco_mask.decode(
-                encode_segmentation(person["segmentation"], height, width, name)
-            )
-        target["masks"] = tv_tensors.Mask(torch.from_numpy(masks))
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
-    return Sample(tv_tensors.Image(pixels), target)
+        segmentations = (person["segmentation"] for person in people)
+        target["masks"] = PersonMasks.from_segmentations(segmentations, height, width, name)
+    return Sample(image, target)
 
 
 class PeopleDataset(Dataset[Sample]):
@@ -95,7 +100,7 @@ class PeopleDataset(Dataset[Sample]):
     depend on the number of workers or processes, and no two samples share a stream.
 
     Args:
-        transform: (raw sample, generator) -> raw sample, or None where nobody is left.
+        transform: (raw sample, generator) -> transformed sample, or None where nobody is left.
         training: augment, and replace a sample whose people were all cropped away by another one.
         seed: of the random streams, not negative.
         skeleton: keypoint definition.

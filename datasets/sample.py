@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from datasets.geometry import PendingImage
 from util.nested_tensor import NestedTensor
 
 
@@ -15,14 +16,19 @@ from util.nested_tensor import NestedTensor
 class Sample:
     """One image with P people, K keypoints; a data set with prompts has exactly one, who is meant.
 
-    A *raw* sample, from `datasets.base.make_sample` and through the transforms:
+    A *raw* sample, from `datasets.base.make_sample` to the last of the transforms' steps:
 
-    - image: [3, h, w] uint8 `tv_tensors.Image`;
+    - image: `PendingImage` of (h, w) pixels, not read yet;
     - target, in pixels of that image, (x, y), origin in the top left corner:
-      boxes [P, 4] xyxy `BoundingBoxes`, keypoints [P, K, 2] `KeyPoints`, visible [P, K] bool
-      (labelled), masks [P, h, w] bool `Mask` (absent where none are loaded), area [P] square
-      pixels, labels [P] int64 (all 1), scribble [12, 2] `KeyPoints` (absent without one), caption
-      str (absent without one), image_id int, orig_size [2] int64 (height, width) of the image file.
+      boxes [P, 4] float32 xyxy, keypoints [P, K, 2] float32, visible [P, K] bool (labelled), masks
+      `PersonMasks` of P people (absent where none are loaded), area [P] float32 square pixels,
+      labels [P] int64 (all 1), scribble [12, 2] float32 (absent without one), caption str (absent
+      without one), image_id int, orig_size [2] int64 (height, width) of the image file.
+
+    A *transformed* sample, from the transforms, differs in
+
+    - image: [3, h, w] uint8, usually with its channels last in memory;
+    - target: masks [P, h, w] bool.
 
     A *finished* sample, from `datasets.transforms.normalize`, is what the data sets yield:
 
@@ -36,7 +42,7 @@ class Sample:
     P is at least 1 in training; in evaluation an image may be without people.
     """
 
-    image: Tensor
+    image: PendingImage | Tensor
     target: dict[str, Any]
 
 
