@@ -14,7 +14,7 @@ from datasets.evaluation import Evaluator
 from datasets.geometry import PendingImage, PersonMasks
 from datasets.sample import Sample
 from datasets.skeleton import COCO, Skeleton
-from datasets.transforms import normalize
+from datasets.transforms import finish, normalize
 from util.errors import UserError
 from util.images import load_image
 
@@ -158,6 +158,13 @@ class PeopleDataset(Dataset[Sample]):
             IndexError: there is no such sample.
             UserError: no sample survives the crop, or an image or annotation is broken.
         """
+        return normalize(self._transformed(index))
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """What a loader asks for: finished samples whose images `collate` is to normalise."""
+        return [finish(self._transformed(index)) for index in indices]
+
+    def _transformed(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f"Sample {index} of a data set of {len(self)}.")
         generator = np.random.default_rng((self.seed, self.epoch, index, _STREAM))
@@ -165,7 +172,7 @@ class PeopleDataset(Dataset[Sample]):
         for _ in range(_MAX_ATTEMPTS):
             transformed = self.transform(self.raw_sample(chosen, generator), generator)
             if transformed is not None:
-                return normalize(transformed)
+                return transformed
             chosen = int(generator.integers(len(self)))
         raise UserError(
             f"{type(self).__name__}: {_MAX_ATTEMPTS} samples in a row, starting at index {index}, "

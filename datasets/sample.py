@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
+import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
+from torchvision.transforms.v2 import functional as F
 
 from datasets.geometry import PendingImage
+from util.images import IMAGENET_MEAN, IMAGENET_STD
 from util.nested_tensor import NestedTensor
+
+# Normalised value of each of the 256 values of a channel, [3, 256] float32
+_NORMALIZED = F.normalize(
+    F.to_dtype(
+        torch.arange(256, dtype=torch.uint8)[None, None].expand(3, 1, 256),
+        torch.float32,
+        scale=True,
+    ),
+    mean=list(IMAGENET_MEAN),
+    std=list(IMAGENET_STD),
+).numpy()
 
 
 @dataclass(frozen=True)
@@ -30,9 +47,10 @@ class Sample:
     - image: [3, h, w] uint8, usually with its channels last in memory;
     - target: masks [P, h, w] bool.
 
-    A *finished* sample, from `datasets.transforms.normalize`, is what the data sets yield:
+    A *finished* sample, from `datasets.transforms.normalize`, is what `dataset[i]` yields:
 
-    - image: [3, h, w] float32, ImageNet mean and standard deviation;
+    - image: [3, h, w] float32, ImageNet mean and standard deviation (the loaders' samples, from
+      `datasets.transforms.finish`, leave that to `collate` and keep uint8);
     - target: boxes [P, 4] cxcywh in [0, 1], labels [P] int64, keypoints [P, K, 3] (x and y in
       [0, 1], visible 0 or 1; all three 0 where unlabelled), area [P] as a fraction of the
       image's, masks [P, h, w] bool (absent where none are loaded), scribble [12, 2] float32 pixels
@@ -50,12 +68,41 @@ def collate(samples: Sequence[Sample], divisor: int = 16) -> tuple[NestedTensor,
     """Finished samples -> padded batch and its targets.
 
     Args:
-        samples: B finished samples.
+        samples: B finished samples, at least one; images of uint8 are normalised here.
         divisor: the padded height and width are multiples of it.
 
     Returns:
-        NestedTensor of [B, 3, H, W] and the B target dicts. Padding is at the bottom and right, so
-        that pixel coordinates of an image are pixel coordinates of the batch.
+        NestedTensor of [B, 3, H, W] float32 and the B target dicts. Padding is at the bottom and
+        right, so that pixel coordinates of an image are pixel coordinates of the batch. In a
+        loader's worker the batch is in shared memory from the start.
     """
-    images = NestedTensor.from_list([sample.image for sample in samples], divisor=divisor)
-    return images, [sample.target for sample in samples]
+    sizes = [tuple(sample.image.shape[1:]) for sample in samples]
+    batch = NestedTensor.unfilled(sizes, 3, divisor, _allocate)
+    for sample, padded, (height, width) in zip(samples, batch.tensors, sizes, strict=True):
+        place = padded[:, :height, :width]
+        if sample.image.dtype == torch.uint8:
+            write_normalized(sample.image, place)
+        else:
+            place.copy_(sample.image)
+    return batch, [sample.target for sample in samples]
+
+
+def write_normalized(image: Tensor, place: Tensor) -> None:
+    """Normalise an image with ImageNet's mean and standard deviation, by table.
+
+    Args:
+        image: [3, h, w] uint8.
+        place: [3, h, w] float32 to write to, the last dimension contiguous.
+    """
+    planes = cv2.split(image.permute(1, 2, 0).numpy())
+    for plane, table, result in zip(planes, _NORMALIZED, place.numpy(), strict=True):
+        cv2.LUT(plane, table, dst=result)
+
+
+def _allocate(shape: tuple[int, ...]) -> Tensor:
+    """A float32 tensor of any content; a worker's is one that the main process can map."""
+    if get_worker_info() is None:
+        return torch.empty(shape)
+    # As PyTorch's own `default_collate` does: without it the finished batch is copied once more.
+    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))
+    return torch.empty(0).set_(storage, 0, shape)

@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,11 +22,11 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxFormat
 
 from datasets.geometry import PersonMasks
-from datasets.sample import Sample
+from datasets.sample import Sample, write_normalized
 from datasets.scribble import draw_scribble
 from datasets.skeleton import COCO, Skeleton
 from util.errors import UserError
-from util.images import IMAGENET_MEAN, IMAGENET_STD, evaluation_size, size_for_shorter_side
+from util.images import evaluation_size, size_for_shorter_side
 
 # A new scribble is drawn after a crop where the mask keeps more pixels than this.
 MIN_MASK_FOR_SCRIBBLE = 100
@@ -41,17 +40,6 @@ _PERSON_KEYS = ("boxes", "keypoints", "visible", "area", "labels")
 
 # Fields of a raw target that are points (x, y).
 _POINT_KEYS = ("keypoints", "scribble")
-
-# Normalised value of each of the 256 values of a channel, [3, 256] float32
-_NORMALIZED = F.normalize(
-    F.to_dtype(
-        torch.arange(256, dtype=torch.uint8)[None, None].expand(3, 1, 256),
-        torch.float32,
-        scale=True,
-    ),
-    mean=list(IMAGENET_MEAN),
-    std=list(IMAGENET_STD),
-).numpy()
 
 
 class EvaluationTransform:
@@ -339,8 +327,8 @@ def _read(sample: Sample, draft: bool = False) -> Sample:
     return Sample(torch.from_numpy(sample.image.pixels(draft)).permute(2, 0, 1), target)
 
 
-def normalize(sample: Sample) -> Sample:
-    """Transformed sample -> finished sample; see `Sample` for both."""
+def finish(sample: Sample) -> Sample:
+    """Transformed sample -> finished sample whose image is not normalised yet; see `Sample`."""
     height, width = sample.image.shape[-2:]
     raw = dict(sample.target)
     visible = raw.pop("visible")[..., None].float()
@@ -353,13 +341,12 @@ def normalize(sample: Sample) -> Sample:
         "area": raw["area"] / (height * width),
         "size": torch.tensor([height, width]),
     }
-    return Sample(_normalized(sample.image), target)
+    return Sample(sample.image, target)
 
 
-def _normalized(image: Tensor) -> Tensor:
-    """[3, h, w] uint8 -> float32 with ImageNet's mean and standard deviation, by table."""
-    planes = cv2.split(image.permute(1, 2, 0).numpy())
-    normalized = np.empty(image.shape, dtype=np.float32)
-    for plane, table, result in zip(planes, _NORMALIZED, normalized, strict=True):
-        cv2.LUT(plane, table, dst=result)
-    return torch.from_numpy(normalized)
+def normalize(sample: Sample) -> Sample:
+    """Transformed sample -> finished sample with a normalised image; see `Sample` for both."""
+    finished = finish(sample)
+    normalized = torch.empty(finished.image.shape)
+    write_normalized(finished.image, normalized)
+    return Sample(normalized, finished.target)
