@@ -123,7 +123,8 @@ class PeopleDataset(Dataset[Sample]):
         self.training = training
         self.seed = seed
         self.skeleton = skeleton
-        self.epoch = 0
+        # In shared memory: the loader's workers, who have copies of the data set, live on.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -147,9 +148,17 @@ class PeopleDataset(Dataset[Sample]):
         """A fresh evaluator of results on this data set."""
         raise NotImplementedError
 
+    @property
+    def epoch(self) -> int:
+        """The epoch whose samples are read, 0 at first."""
+        return int(self._epoch)
+
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's random streams. Call it before the epoch's workers start."""
-        self.epoch = epoch
+        """Choose the epoch's random streams, for the workers of running loaders as well.
+
+        Call it before a loader is iterated over, not in between.
+        """
+        self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> Sample:
         """Finished sample `index` of this epoch, 0 <= index < len(self).

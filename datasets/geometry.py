@@ -7,6 +7,7 @@ around the people, since most of a mask is empty.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -93,7 +94,9 @@ class PendingImage:
                 pixels = _resize(pixels, *arguments)
             else:
                 top, left, height, width = arguments
-                pixels = pixels[top : top + height, left : left + width]
+                # In one block: PyTorch resizes anything else the slow way.
+                part = pixels[top : top + height, left : left + width]
+                pixels = np.ascontiguousarray(part)
         return pixels
 
 
@@ -222,6 +225,7 @@ def _transpose(window: np.ndarray) -> np.ndarray:
     return cv2.transpose(window) if window.size else np.zeros(window.shape[::-1], np.uint8)
 
 
+@functools.lru_cache(maxsize=512)
 def _nearest(old: int, new: int) -> np.ndarray:
     """Which of `old` pixels each of `new` ones takes, [new] int64; PyTorch's own choice."""
     positions = torch.arange(old, dtype=torch.float32)[None, None]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -77,7 +78,7 @@ def collate(samples: Sequence[Sample], divisor: int = 16) -> tuple[NestedTensor,
         loader's worker the batch is in shared memory from the start.
     """
     sizes = [tuple(sample.image.shape[1:]) for sample in samples]
-    batch = NestedTensor.unfilled(sizes, 3, divisor, _allocate)
+    batch = NestedTensor.zeros(sizes, 3, divisor, _allocate)
     for sample, padded, (height, width) in zip(samples, batch.tensors, sizes, strict=True):
         place = padded[:, :height, :width]
         if sample.image.dtype == torch.uint8:
@@ -94,15 +95,16 @@ def write_normalized(image: Tensor, place: Tensor) -> None:
         image: [3, h, w] uint8.
         place: [3, h, w] float32 to write to, the last dimension contiguous.
     """
-    planes = cv2.split(image.permute(1, 2, 0).numpy())
+    planes = cv2.split(image.permute(1, 2, 0).numpy(), list(np.empty(image.shape, np.uint8)))
     for plane, table, result in zip(planes, _NORMALIZED, place.numpy(), strict=True):
         cv2.LUT(plane, table, dst=result)
 
 
 def _allocate(shape: tuple[int, ...]) -> Tensor:
-    """A float32 tensor of any content; a worker's is one that the main process can map."""
+    """A float32 tensor of zeros; a worker's is one that the main process can map."""
     if get_worker_info() is None:
-        return torch.empty(shape)
+        # Unlike PyTorch, NumPy takes memory that is zero already, so that padding costs nothing.
+        return torch.from_numpy(np.zeros(shape, dtype=np.float32))
     # As PyTorch's own `default_collate` does: without it the finished batch is copied once more.
     storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))
     return torch.empty(0).set_(storage, 0, shape)

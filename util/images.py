@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -77,8 +78,13 @@ def _to_array(
                 f"file that belongs to the other."
             )
         image = turned
-    elif least is not None:
-        image.draft(None, (least[1], least[0]))  # of JPEG files; others stay as they are
+    else:
+        if least is not None:
+            image.draft(None, (least[1], least[0]))  # of JPEG files; others stay as they are
+        if image.format == "JPEG" and (image.mode, image.height, image.width) == ("RGB", *size):
+            pixels = _decode_intact_jpeg(image.filename)
+            if pixels is not None:
+                return pixels
     if image.mode == "F":
         raise UserError(
             f"Image {name} has floating-point pixels, whose range is not defined; "
@@ -87,6 +93,35 @@ def _to_array(
     if image.mode.startswith("I"):
         return _sixteen_bit_grey_to_rgb(np.asarray(image), name)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _decode_intact_jpeg(path: str) -> np.ndarray | None:
+    """Pixels [h, w, 3] uint8 RGB of a JPEG in colour: Pillow's, in less time by OpenCV.
+
+    OpenCV passes over errors that Pillow reports: of a marker where there should be pixels.
+
+    Args:
+        path: of the file; empty where there is none.
+
+    Returns:
+        None where it is to be left to Pillow: damaged, progressive, not read from a file.
+    """
+    if not path:
+        return None
+    content = np.fromfile(path, dtype=np.uint8)
+    start = 2
+    while content[start : start + 2].tolist() != [0xFF, 0xDA]:  # start of the scan
+        length = content[start + 2 : start + 4].tolist()
+        if len(length) < 2:
+            return None
+        start += 2 + 256 * length[0] + length[1]
+    marks = np.flatnonzero(content[start + 2 : -1] == 0xFF) + start + 3
+    kinds = content[marks]
+    allowed = (kinds == 0) | ((kinds >= 0xD0) & (kinds <= 0xD7))  # no marker, or a restart
+    if not allowed[:-1].all() or kinds[-1:].tolist() != [0xD9]:  # the end
+        return None
+    pixels = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
 def _sixteen_bit_grey_to_rgb(grey: np.ndarray, name: str) -> np.ndarray:

@@ -42,38 +42,35 @@ class NestedTensor:
                     f"[C, h, w] with the same C for the whole batch."
                 )
         sizes = [(image.shape[1], image.shape[2]) for image in images]
-        batch = cls.unfilled(sizes, channels, divisor, images[0].new_empty)
+        batch = cls.zeros(sizes, channels, divisor, images[0].new_zeros)
         for i, image in enumerate(images):
             batch.tensors[i, :, : image.shape[1], : image.shape[2]] = image
         return batch
 
     @classmethod
-    def unfilled(
+    def zeros(
         cls,
         sizes: Sequence[tuple[int, int]],
         channels: int,
         divisor: int,
         allocate: Callable[[tuple[int, ...]], Tensor],
     ) -> NestedTensor:
-        """A batch whose padding is zero and whose pixels are still to be written.
+        """A batch with room for images that are still to be written.
 
         Args:
             sizes: (h, w) of every image, at least one.
             channels: of the images.
             divisor: as in `from_list`.
-            allocate: makes the tensor of a shape, with anything in it.
+            allocate: makes a tensor of zeros of a given shape.
         """
         height = max(height for height, _ in sizes)
         width = max(width for _, width in sizes)
         height = (height + divisor - 1) // divisor * divisor
         width = (width + divisor - 1) // divisor * divisor
         tensors = allocate((len(sizes), channels, height, width))
-        mask = torch.zeros(len(sizes), height, width, dtype=torch.bool, device=tensors.device)
-        for padded, own_mask, (own_height, own_width) in zip(tensors, mask, sizes, strict=True):
-            padded[:, own_height:] = 0
-            padded[:, :own_height, own_width:] = 0
-            own_mask[own_height:] = True
-            own_mask[:own_height, own_width:] = True
+        mask = torch.ones(len(sizes), height, width, dtype=torch.bool, device=tensors.device)
+        for own_mask, (own_height, own_width) in zip(mask, sizes, strict=True):
+            own_mask[:own_height, :own_width] = False
         return cls(tensors, mask)
 
     @property
