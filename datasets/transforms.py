@@ -1,4 +1,4 @@
-"""Augmentation of raw samples (Appendix A.2), on torchvision's v2 kernels.
+"""Augmentation of raw samples (Appendix A.2).
 
 Every function takes a raw `Sample` and returns a new one; nothing is changed in place. All random
 draws come from the generator that is passed in. Pixel i of an image has the coordinate i, as in
@@ -17,9 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
-from torchvision.transforms.v2 import functional as F
-from torchvision.tv_tensors import BoundingBoxFormat
 
 from datasets.geometry import PersonMasks
 from datasets.sample import Sample, write_normalized
@@ -155,13 +152,9 @@ class TrainingTransform:
 
 def horizontal_flip(sample: Sample, skeleton: Skeleton = COCO) -> Sample:
     """Mirror the image, and with it the sides of the keypoints and of the caption's words."""
-    size = sample.image.size
-    target = _moved(
-        sample,
-        lambda boxes: F.horizontal_flip_bounding_boxes(boxes, BoundingBoxFormat.XYXY, size),
-        lambda points: F.horizontal_flip_keypoints(points, size),
-        PersonMasks.flip,
-    )
+    width = sample.image.size[1]
+    target = _moved(sample, PersonMasks.flip, (-1, 1), edges=(width, 0), centres=(width - 1, 0))
+    target["boxes"] = target["boxes"][:, [2, 1, 0, 3]]
     permutation = list(skeleton.flip_permutation)
     target["keypoints"] = target["keypoints"][:, permutation]
     target["visible"] = target["visible"][:, permutation]
@@ -188,12 +181,8 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
     old_height, old_width = old_size = sample.image.size
     if old_size == (height, width):
         return sample
-    target = _moved(
-        sample,
-        lambda boxes: F.resize_bounding_boxes(boxes, old_size, [height, width])[0],
-        lambda points: F.resize_keypoints(points, [height, width], old_size)[0],
-        lambda masks: masks.resize(height, width),
-    )
+    scale = (width / old_width, height / old_height)
+    target = _moved(sample, lambda masks: masks.resize(height, width), scale)
     target["area"] = target["area"] * (height / old_height) * (width / old_width)
     return Sample(sample.image.resize(height, width), target)
 
@@ -227,12 +216,9 @@ def crop(
         Raw sample, or None where there were people and nothing is left of their boxes or masks.
     """
     box = (top, left, height, width)
-    target = _moved(
-        sample,
-        lambda boxes: F.crop_bounding_boxes(boxes, BoundingBoxFormat.XYXY, *box)[0],
-        lambda points: F.crop_keypoints(points, *box)[0],
-        lambda masks: masks.crop(*box),
-    )
+    origin = (-left, -top)
+    target = _moved(sample, lambda masks: masks.crop(*box), edges=origin, centres=origin)
+    target["boxes"] = _clamped(target["boxes"], width, height)
     sizes_before, sizes_after = _sizes_of_people(sample.target), _sizes_of_people(target)
     share = (sizes_after / sizes_before.clamp(min=torch.finfo(torch.float64).eps)).float()
     target["area"] = target["area"] * share
@@ -245,12 +231,10 @@ def crop(
         x, y = target["keypoints"].unbind(-1)
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         target["visible"] = target["visible"] & inside
-    target["keypoints"] = F.clamp_keypoints(target["keypoints"], (height, width))
+    target["keypoints"] = _clamped(target["keypoints"], width - 1, height - 1)
 
     if "scribble" in target:
-        mask = (
-            target["masks"].keep([True] + [False] * (len(target["masks"]) - 1)).dense()[0].numpy()
-        )
+        mask = target["masks"].dense()[0].numpy()  # of the only person
         points = _scribble_inside(target["scribble"].numpy(), mask, generator)
         target["scribble"] = torch.from_numpy(points)
     return Sample(sample.image.crop(*box), target)
@@ -305,18 +289,41 @@ def _scribble_inside(
 
 def _moved(
     sample: Sample,
-    boxes: Callable[[Tensor], Tensor],
-    points: Callable[[Tensor], Tensor],
     masks: Callable[[PersonMasks], PersonMasks],
+    scale: tuple[float, float] = (1, 1),
+    *,
+    edges: tuple[float, float] = (0, 0),
+    centres: tuple[float, float] = (0, 0),
 ) -> dict[str, Any]:
-    """A copy of a raw target, with what follows the image's geometry moved by its function."""
-    target = {**sample.target, "boxes": boxes(sample.target["boxes"])}
+    """A copy of a raw target, with what follows the image's geometry moved.
+
+    Args:
+        sample: raw sample.
+        masks: moves its masks.
+        scale: of x and y.
+        edges: what is then added to x and y of boxes, which are edges of pixels.
+        centres: what is added to x and y of points, which are centres of pixels.
+    """
+    # NumPy's calls cost a fraction of PyTorch's on so few numbers.
+    factors = np.array(scale, dtype=np.float32)
+    target = dict(sample.target)
+    corners = target["boxes"].numpy().reshape(-1, 2, 2) * factors
+    corners += np.array(edges, dtype=np.float32)
+    target["boxes"] = torch.from_numpy(corners.reshape(-1, 4))
     for key in _POINT_KEYS:
         if key in target:
-            target[key] = points(target[key])
+            points = target[key].numpy() * factors
+            points += np.array(centres, dtype=np.float32)
+            target[key] = torch.from_numpy(points)
     if "masks" in target:
         target["masks"] = masks(target["masks"])
     return target
+
+
+def _clamped(places: Tensor, x: float, y: float) -> Tensor:
+    """Points or corners [..., 2n] with x and y moved into [0, x] and [0, y]."""
+    pairs = places.numpy().reshape(-1, 2).clip(0, np.array((x, y), dtype=np.float32))
+    return torch.from_numpy(pairs).view(places.shape)
 
 
 def _read(sample: Sample, draft: bool = False) -> Sample:
@@ -330,17 +337,17 @@ def _read(sample: Sample, draft: bool = False) -> Sample:
 def finish(sample: Sample) -> Sample:
     """Transformed sample -> finished sample whose image is not normalised yet; see `Sample`."""
     height, width = sample.image.shape[-2:]
-    raw = dict(sample.target)
-    visible = raw.pop("visible")[..., None].float()
-    keypoints = raw["keypoints"] / torch.tensor([width, height], dtype=torch.float32)
-    target = {
-        **raw,
-        "boxes": box_convert(raw["boxes"], "xyxy", "cxcywh")
-        / torch.tensor([width, height, width, height], dtype=torch.float32),
-        "keypoints": torch.cat((keypoints * visible, visible), dim=-1),
-        "area": raw["area"] / (height * width),
-        "size": torch.tensor([height, width]),
-    }
+    target = dict(sample.target)
+    sides = np.array((width, height), dtype=np.float32)
+    corners = target["boxes"].numpy().reshape(-1, 2, 2)
+    (x0, y0), (x1, y1) = corners[:, 0].T, corners[:, 1].T
+    boxes = np.stack(((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0), axis=-1)
+    visible = target.pop("visible").numpy()[..., None].astype(np.float32)
+    keypoints = target["keypoints"].numpy() / sides * visible
+    target["boxes"] = torch.from_numpy(boxes / np.tile(sides, 2))
+    target["keypoints"] = torch.from_numpy(np.concatenate((keypoints, visible), axis=-1))
+    target["area"] = target["area"] / (height * width)
+    target["size"] = torch.tensor([height, width])
     return Sample(sample.image, target)
 
 

@@ -49,6 +49,12 @@ def load_image(
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
         raise MissingFileError(f"Image {name} does not exist; check the path.")
     try:
+        # From twice `least` on, Pillow can do with a part of the decoding.
+        is_whole = size and (not least or min(size[0] // least[0], size[1] // least[1]) < 2)
+        if is_whole and isinstance(source, (str, os.PathLike)):
+            pixels = _decode_plain_jpeg(source, size)
+            if pixels is not None:
+                return pixels
         with Image.open(source) as image:
             return _to_array(image, name, size, least)
     except UnidentifiedImageError as error:
@@ -78,13 +84,8 @@ def _to_array(
                 f"file that belongs to the other."
             )
         image = turned
-    else:
-        if least is not None:
-            image.draft(None, (least[1], least[0]))  # of JPEG files; others stay as they are
-        if image.format == "JPEG" and (image.mode, image.height, image.width) == ("RGB", *size):
-            pixels = _decode_intact_jpeg(image.filename)
-            if pixels is not None:
-                return pixels
+    elif least is not None:
+        image.draft(None, (least[1], least[0]))  # of JPEG files; others stay as they are
     if image.mode == "F":
         raise UserError(
             f"Image {name} has floating-point pixels, whose range is not defined; "
@@ -95,28 +96,32 @@ def _to_array(
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _decode_intact_jpeg(path: str) -> np.ndarray | None:
-    """Pixels [h, w, 3] uint8 RGB of a JPEG in colour: Pillow's, in less time by OpenCV.
+def _decode_plain_jpeg(path: str | os.PathLike[str], size: tuple[int, int]) -> np.ndarray | None:
+    """Pixels [h, w, 3] uint8 RGB of the commonest JPEGs: Pillow's, in less time by OpenCV.
 
-    OpenCV passes over errors that Pillow reports: of a marker where there should be pixels.
+    OpenCV passes over an error that Pillow reports: a marker where there should be pixels. The
+    file is therefore looked through before.
 
     Args:
-        path: of the file; empty where there is none.
+        path: of the file.
+        size: (height, width) that it has to have.
 
     Returns:
-        None where it is to be left to Pillow: damaged, progressive, not read from a file.
+        None where it is to be left to Pillow: no baseline JPEG in colour, damaged, another size.
     """
-    if not path:
-        return None
     content = np.fromfile(path, dtype=np.uint8)
-    start = 2
-    while content[start : start + 2].tolist() != [0xFF, 0xDA]:  # start of the scan
-        length = content[start + 2 : start + 4].tolist()
-        if len(length) < 2:
+    place, frame = 2, None
+    while (head := content[place : place + 10].tolist())[:2] != [0xFF, 0xDA]:  # start of the scan
+        if len(head) < 10 or head[0] != 0xFF:
             return None
-        start += 2 + 256 * length[0] + length[1]
-    marks = np.flatnonzero(content[start + 2 : -1] == 0xFF) + start + 3
-    kinds = content[marks]
+        if 0xC0 <= head[1] <= 0xCF and head[1] not in (0xC4, 0xC8, 0xCC):
+            # Kind of frame, bits, height, width, channels
+            frame = (head[1], head[4], 256 * head[5] + head[6], 256 * head[7] + head[8], head[9])
+        place += 2 + 256 * head[2] + head[3]
+    if frame not in ((0xC0, 8, *size, 3), (0xC1, 8, *size, 3)):
+        return None
+    marks = np.flatnonzero(content[place + 2 : -1] == 0xFF)
+    kinds = content[place + 3 :][marks]
     allowed = (kinds == 0) | ((kinds >= 0xD0) & (kinds <= 0xD7))  # no marker, or a restart
     if not allowed[:-1].all() or kinds[-1:].tolist() != [0xD9]:  # the end
         return None
