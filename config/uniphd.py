@@ -101,6 +101,9 @@ flip_probability: Number(least=0, most=1) = 0.5
 augment: Flag() = True  # False: evaluation's resize in training too (synthetic images: as drawn)
 # False: cropped-out keypoints move to the border, as published.
 drop_cropped_keypoints: Flag() = False
+# In training, a JPEG of twice the needed size or more is decoded at 1/2, 1/4 or 1/8: faster, pixels
+# differ slightly.
+draft_decoding: Flag() = True
 # Training pairs of an image that follow each other in the random order.
 prompts_per_image: Whole(least=1, most=1000) = 1
 # Pairs of an image that are in one training batch with the same pixels: one backbone pass.

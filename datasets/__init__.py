@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 from functools import partial
 from typing import Any
 
+import cv2
 import torch
 from torch.utils.data import DataLoader
 
@@ -64,6 +66,7 @@ def _build_transform(cfg: Any, split: str, skeleton: Skeleton) -> Transform:
             crop_range=tuple(cfg.crop_range),
             flip_probability=cfg.flip_probability,
             drop_cropped_keypoints=cfg.drop_cropped_keypoints,
+            draft_decoding=cfg.draft_decoding,
             skeleton=skeleton,
         )
     return EvaluationTransform(cfg.eval_max_side, cfg.eval_short_side)
@@ -75,6 +78,7 @@ def build_loader(
     """Build this process' loader of padded batches, in training or evaluation order.
 
     Call `loader.dataset.set_epoch` and, in training, `loader.sampler.set_epoch` before an epoch.
+    The workers are started once, with the first epoch, and stay.
 
     Args:
         cfg: configuration.
@@ -106,7 +110,18 @@ def build_loader(
         sampler=sampler,
         num_workers=cfg.num_workers,
         collate_fn=partial(collate, divisor=cfg.pad_divisor, share_images=share_images),
+        persistent_workers=cfg.num_workers > 0,
+        worker_init_fn=_begin_worker,
         pin_memory=torch.cuda.is_available(),
         # Samples have streams of their own; the loader is not to draw from the global one either.
         generator=torch.Generator().manual_seed(cfg.seed),
     )
+
+
+def _begin_worker(number: int) -> None:
+    """Called in each of a loader's worker processes as it starts."""
+    # One core per worker; OpenCV's threads, if the main process had any, are not in a forked one.
+    cv2.setNumThreads(0)
+    # What was inherited is shared with the main process until something writes to it, and garbage
+    # collection would, to every object.
+    gc.freeze()

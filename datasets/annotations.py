@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pycocotools import mask as coco_mask
 
 from datasets.skeleton import SKELETONS, Skeleton
@@ -70,16 +71,17 @@ def require_images(folder: Path, file_names: Collection[str], layout: str) -> No
 
 
 class PackedList:
-    """Read-only list, kept as one block of bytes.
+    """Read-only list, kept as one block of bytes that all workers of a loader share.
 
-    Loader workers are forked: reading a Python object writes its reference count, so that a list of
-    dicts would gradually be copied into every worker. One block is shared.
+    Reading a Python object writes its reference count, so that a list of dicts would gradually be
+    copied into every forked worker; nobody writes to the block. Spawned workers get a tensor's
+    memory as a handle instead of a copy.
     """
 
     def __init__(self, items: Sequence[Any]) -> None:
         packed = [pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL) for item in items]
-        self._ends = np.cumsum([len(item) for item in packed])
-        self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
+        self._ends = torch.from_numpy(np.cumsum([len(item) for item in packed], dtype=np.int64))
+        self._bytes = torch.frombuffer(bytearray(b"".join(packed) or b" "), dtype=torch.uint8)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -88,7 +90,7 @@ class PackedList:
         if not 0 <= index < len(self):
             raise IndexError(f"Item {index} of a list of {len(self)}.")
         start = 0 if index == 0 else int(self._ends[index - 1])
-        return pickle.loads(self._bytes[start : int(self._ends[index])].tobytes())
+        return pickle.loads(self._bytes[start : int(self._ends[index])].numpy())
 
 
 # --- entries -------------------------------------------------------------------------------------

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 
-from datasets.annotations import encode_segmentation
 from datasets.evaluation import Evaluator
+from datasets.geometry import PendingImage, PersonMasks
 from datasets.sample import Sample
 from datasets.skeleton import COCO, Skeleton
-from datasets.transforms import normalize
+from datasets.transforms import finish, normalize
 from util.errors import UserError
+from util.images import load_image
 
 # Draws of another sample after the people of the first one were cropped away.
 _MAX_ATTEMPTS = 100
@@ -24,12 +24,24 @@ _MAX_ATTEMPTS = 100
 # Keeps the samples' random streams apart from others of (seed, epoch, number).
 _STREAM = 0x5A4D
 
-# (raw sample, generator) -> raw sample, or None where nobody is left.
+# (raw sample, generator) -> transformed sample, or None where nobody is left.
 Transform = Callable[[Sample, np.random.Generator], Sample | None]
 
 
+def image_of_entry(folder: Path, image_entry: dict[str, Any]) -> PendingImage:
+    """The image of an annotation file's entry, yet to be read.
+
+    Args:
+        folder: of the images.
+        image_entry: `file_name`, `height`, `width`.
+    """
+    size = (image_entry["height"], image_entry["width"])
+    path = folder / image_entry["file_name"]
+    return PendingImage(lambda least: load_image(path, size=size, least=least), size, size)
+
+
 def make_sample(
-    image: np.ndarray,
+    image: np.ndarray | PendingImage,
     image_entry: dict[str, Any],
     people: Sequence[dict[str, Any]],
     *,
@@ -39,7 +51,7 @@ def make_sample(
     """Turn an image and the annotations of its people into a raw sample.
 
     Args:
-        image: [h, w, 3] uint8 RGB.
+        image: [h, w, 3] uint8 RGB, or an image that is yet to be read.
         image_entry: `id`, `height`, `width`.
         people: P >= 0 annotations: `bbox` [x, y, w, h], `area`, `keypoints` 3K numbers, and, with
             masks, `segmentation` (polygons or COCO RLE).
@@ -49,7 +61,9 @@ def make_sample(
     Raises:
         UserError: image and entry differ in size, or the polygons cannot be drawn.
     """
-    height, width = image.shape[:2]
+    if isinstance(image, np.ndarray):
+        image = PendingImage.from_pixels(image)
+    height, width = image.size
     name = f"image id {image_entry['id']}"
     if (height, width) != (image_entry["height"], image_entry["width"]):
         raise UserError(
@@ -63,12 +77,8 @@ def make_sample(
     keypoints = np.array([person["keypoints"] for person in people], dtype=np.float32)
     keypoints = keypoints.reshape(count, skeleton.num_keypoints, 3)
     target: dict[str, Any] = {
-        "boxes": tv_tensors.BoundingBoxes(
-            torch.from_numpy(boxes).float(), format="XYXY", canvas_size=(height, width)
-        ),
-        "keypoints": tv_tensors.KeyPoints(
-            torch.from_numpy(keypoints[..., :2].copy()), canvas_size=(height, width)
-        ),
+        "boxes": torch.from_numpy(boxes).float(),
+        "keypoints": torch.from_numpy(keypoints[..., :2].copy()),
         "visible": torch.from_numpy(keypoints[..., 2] > 0),
         "area": torch.tensor([person["area"] for person in people], dtype=torch.float32),
         "labels": torch.ones(count, dtype=torch.int64),
@@ -76,14 +86,9 @@ def make_sample(
         "orig_size": torch.tensor([height, width]),
     }
     if with_masks:
-        masks = np.zeros((count, height, width), dtype=bool)
-        for mask, person in zip(masks, people, strict=True):
-            mask[:] = coco_mask.decode(
-                encode_segmentation(person["segmentation"], height, width, name)
-            )
-        target["masks"] = tv_tensors.Mask(torch.from_numpy(masks))
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
-    return Sample(tv_tensors.Image(pixels), target)
+        segmentations = (person["segmentation"] for person in people)
+        target["masks"] = PersonMasks.from_segmentations(segmentations, height, width, name)
+    return Sample(image, target)
 
 
 class PeopleDataset(Dataset[Sample]):
@@ -95,7 +100,7 @@ class PeopleDataset(Dataset[Sample]):
     depend on the number of workers or processes, and no two samples share a stream.
 
     Args:
-        transform: (raw sample, generator) -> raw sample, or None where nobody is left.
+        transform: (raw sample, generator) -> transformed sample, or None where nobody is left.
         training: augment, and replace a sample whose people were all cropped away by another one.
         seed: of the random streams, not negative.
         skeleton: keypoint definition.
@@ -118,7 +123,8 @@ class PeopleDataset(Dataset[Sample]):
         self.training = training
         self.seed = seed
         self.skeleton = skeleton
-        self.epoch = 0
+        # In shared memory: the loader's workers, who have copies of the data set, live on.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -142,9 +148,17 @@ class PeopleDataset(Dataset[Sample]):
         """A fresh evaluator of results on this data set."""
         raise NotImplementedError
 
+    @property
+    def epoch(self) -> int:
+        """The epoch whose samples are read, 0 at first."""
+        return int(self._epoch)
+
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's random streams. Call it before the epoch's workers start."""
-        self.epoch = epoch
+        """Choose the epoch's random streams, for the workers of running loaders as well.
+
+        Call it before a loader is iterated over, not in between.
+        """
+        self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> Sample:
         """Finished sample `index` of this epoch, 0 <= index < len(self).
@@ -153,6 +167,13 @@ class PeopleDataset(Dataset[Sample]):
             IndexError: there is no such sample.
             UserError: no sample survives the crop, or an image or annotation is broken.
         """
+        return normalize(self._transformed(index))
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """What a loader asks for: finished samples whose images `collate` is to normalise."""
+        return [finish(self._transformed(index)) for index in indices]
+
+    def _transformed(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f"Sample {index} of a data set of {len(self)}.")
         generator = np.random.default_rng((self.seed, self.epoch, index, _STREAM))
@@ -160,7 +181,7 @@ class PeopleDataset(Dataset[Sample]):
         for _ in range(_MAX_ATTEMPTS):
             transformed = self.transform(self.raw_sample(chosen, generator), generator)
             if transformed is not None:
-                return normalize(transformed)
+                return transformed
             chosen = int(generator.integers(len(self)))
         raise UserError(
             f"{type(self).__name__}: {_MAX_ATTEMPTS} samples in a row, starting at index {index}, "

@@ -18,12 +18,11 @@ from datasets.annotations import (
     read_annotation_file,
     require_images,
 )
-from datasets.base import PeopleDataset, Transform, make_sample
+from datasets.base import PeopleDataset, Transform, image_of_entry, make_sample
 from datasets.evaluation import PeopleEvaluator
 from datasets.sample import Sample
 from datasets.skeleton import COCO, Skeleton
 from util.errors import UserError
-from util.images import load_image
 
 
 def build(cfg: Any, split: str, transform: Transform, skeleton: Skeleton) -> CocoKeypoints:
@@ -128,10 +127,7 @@ class CocoKeypoints(PeopleDataset):
     def raw_sample(self, index: int, generator: np.random.Generator) -> Sample:
         """See `PeopleDataset.raw_sample`."""
         image_entry, annotations = self._entries[index]
-        image = load_image(
-            self.images_folder / image_entry["file_name"],
-            size=(image_entry["height"], image_entry["width"]),
-        )
+        image = image_of_entry(self.images_folder, image_entry)
         people = [a for a in annotations if is_target(a, image_entry)]
         return make_sample(
             image, image_entry, people, skeleton=self.skeleton, with_masks=self.with_masks

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torchvision import tv_tensors
 
 from datasets.annotations import (
     PackedList,
@@ -22,14 +21,14 @@ from datasets.annotations import (
     require_images,
     same_person,
 )
-from datasets.base import PeopleDataset, Transform, make_sample
+from datasets.base import PeopleDataset, Transform, image_of_entry, make_sample
 from datasets.evaluation import ReferringEvaluator
+from datasets.geometry import PendingImage
 from datasets.prompts import PROMPT_KINDS, PromptSampler, get_kind
 from datasets.sample import Sample
 from datasets.scribble import NUM_POINTS
 from datasets.skeleton import COCO, Skeleton
 from util.errors import UserError
-from util.images import load_image
 
 _LAYOUT = "images/, RefHuman_train.json and RefHuman_val.json"
 
@@ -57,7 +56,7 @@ def build(cfg: Any, split: str, transform: Transform, skeleton: Skeleton) -> Ref
 
 
 def make_prompted_sample(
-    image: np.ndarray,
+    image: np.ndarray | PendingImage,
     image_entry: dict[str, Any],
     annotation: dict[str, Any],
     *,
@@ -68,7 +67,7 @@ def make_prompted_sample(
     """Turn one image-prompt pair in RefHuman's form into a raw sample.
 
     Args:
-        image: [h, w, 3] uint8 RGB.
+        image: [h, w, 3] uint8 RGB, or an image that is yet to be read.
         image_entry: `id`, `height`, `width`, and `caption` where there is one.
         annotation: the entry's person, see `datasets.base.make_sample`, and `scribble` where there
             is one.
@@ -89,9 +88,7 @@ def make_prompted_sample(
             if generator is None:
                 raise ValueError("make_prompted_sample needs a generator when training.")
             choice = int(generator.integers(len(scribbles)))
-        target["scribble"] = tv_tensors.KeyPoints(
-            torch.from_numpy(scribbles[choice].copy()), canvas_size=image.shape[:2]
-        )
+        target["scribble"] = torch.from_numpy(scribbles[choice].copy())
     if image_entry.get("caption"):
         target["caption"] = image_entry["caption"]
     return Sample(sample.image, target)
@@ -109,8 +106,10 @@ class PromptedPersonDataset(PeopleDataset):
 
     has_prompts: ClassVar[bool] = True
 
-    def load_pair(self, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
-        """Image ([h, w, 3] uint8 RGB), image entry and annotation of pair `index`."""
+    def load_pair(
+        self, index: int
+    ) -> tuple[np.ndarray | PendingImage, dict[str, Any], dict[str, Any]]:
+        """Image, as `make_prompted_sample` takes it, image entry and annotation of pair `index`."""
         raise NotImplementedError
 
     def raw_sample(self, index: int, generator: np.random.Generator) -> Sample:
@@ -168,13 +167,10 @@ class RefHuman(PromptedPersonDataset):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def load_pair(self, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
-        """Read pair `index`; see `PromptedPersonDataset.load_pair`."""
+    def load_pair(self, index: int) -> tuple[PendingImage, dict[str, Any], dict[str, Any]]:
+        """Pair `index`; see `PromptedPersonDataset.load_pair`."""
         image_entry, annotation = self._pairs[index]
-        image = load_image(
-            self.images_folder / image_entry["file_name"],
-            size=(image_entry["height"], image_entry["width"]),
-        )
+        image = image_of_entry(self.images_folder, image_entry)
         return image, image_entry, annotation
 
     def image_groups(self) -> list[list[Sequence[int]]]:

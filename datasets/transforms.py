@@ -1,8 +1,11 @@
-"""Augmentation of raw samples (Appendix A.2), on torchvision's v2 functions and tv_tensors.
+"""Augmentation of raw samples (Appendix A.2).
 
 Every function takes a raw `Sample` and returns a new one; nothing is changed in place. All random
 draws come from the generator that is passed in. Pixel i of an image has the coordinate i, as in
 COCO's keypoints; a flip therefore maps x to width - 1 - x, and edges of boxes to width - x.
+
+What `TrainingTransform`, `EvaluationTransform` and `keep_size` return is *transformed*: its image
+has been read; see `Sample`.
 """
 
 from __future__ import annotations
@@ -13,15 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision import tv_tensors
-from torchvision.ops import box_convert
-from torchvision.transforms.v2 import functional as F
+from torch import Tensor
 
-from datasets.sample import Sample
+from datasets.geometry import PersonMasks
+from datasets.sample import Sample, write_normalized
 from datasets.scribble import draw_scribble
 from datasets.skeleton import COCO, Skeleton
 from util.errors import UserError
-from util.images import IMAGENET_MEAN, IMAGENET_STD, evaluation_size, size_for_shorter_side
+from util.images import evaluation_size, size_for_shorter_side
 
 # A new scribble is drawn after a crop where the mask keeps more pixels than this.
 MIN_MASK_FOR_SCRIBBLE = 100
@@ -31,7 +33,10 @@ _SIDE_WORD = re.compile(r"\b(left|right)(?=(?:most|hand|handed|wards?)?\b)", re.
 
 
 # Fields of a raw target with one entry per person.
-_PERSON_KEYS = ("boxes", "keypoints", "visible", "masks", "area", "labels")
+_PERSON_KEYS = ("boxes", "keypoints", "visible", "area", "labels")
+
+# Fields of a raw target that are points (x, y).
+_POINT_KEYS = ("keypoints", "scribble")
 
 
 class EvaluationTransform:
@@ -47,14 +52,15 @@ class EvaluationTransform:
         self.short_side = short_side
 
     def __call__(self, sample: Sample, generator: np.random.Generator | None = None) -> Sample:
-        """Raw sample -> raw sample; the generator is not used."""
-        height, width = sample.image.shape[-2:]
-        return resize(sample, *evaluation_size(height, width, self.max_side, self.short_side))
+        """Raw sample -> transformed sample; the generator is not used."""
+        height, width = sample.image.size
+        size = evaluation_size(height, width, self.max_side, self.short_side)
+        return _read(resize(sample, *size))
 
 
 def keep_size(sample: Sample, generator: np.random.Generator | None = None) -> Sample:
-    """The transform that changes nothing."""
-    return sample
+    """The transform that changes nothing: raw sample -> transformed sample."""
+    return _read(sample)
 
 
 class TrainingTransform:
@@ -70,6 +76,8 @@ class TrainingTransform:
         flip_probability: of the horizontal flip.
         drop_cropped_keypoints: keypoints outside the crop become unlabelled; otherwise they move to
             its border and stay labelled, as published.
+        draft_decoding: a JPEG of at least twice the size that is needed first may be decoded at a
+            half, a quarter or an eighth of its size: pixels differ slightly, geometry does not.
         skeleton: keypoint definition, for the flip.
 
     Raises:
@@ -84,6 +92,7 @@ class TrainingTransform:
         crop_range: tuple[int, int],
         flip_probability: float = 0.5,
         drop_cropped_keypoints: bool = False,
+        draft_decoding: bool = False,
         skeleton: Skeleton = COCO,
     ) -> None:
         for name, sides in (("short_sides", short_sides), ("crop_short_sides", crop_short_sides)):
@@ -99,33 +108,35 @@ class TrainingTransform:
         self.crop_range = tuple(crop_range)
         self.flip_probability = flip_probability
         self.drop_cropped_keypoints = drop_cropped_keypoints
+        self.draft_decoding = draft_decoding
         self.skeleton = skeleton
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample | None:
-        """Raw sample -> raw sample, or None where nothing is left of its people.
+        """Raw sample -> transformed sample, or None where nothing is left of its people.
 
-        The crop may miss people, and masks of very small ones may vanish in the resize.
+        The crop may miss people, and masks of very small ones may vanish in the resize. The image
+        is read only if somebody stays.
         """
         if generator.random() < self.flip_probability:
             sample = horizontal_flip(sample, self.skeleton)
         if generator.random() < 0.5:
-            height, width = sample.image.shape[-2:]
+            height, width = sample.image.size
             side = int(generator.choice(self.crop_short_sides))
             sample = resize(sample, *size_for_shorter_side(height, width, side))
             cropped = crop(
                 sample,
-                *self._draw_crop(*sample.image.shape[-2:], generator),
+                *self._draw_crop(*sample.image.size, generator),
                 generator,
                 drop_keypoints=self.drop_cropped_keypoints,
             )
             if cropped is None:
                 return None
             sample = cropped
-        height, width = sample.image.shape[-2:]
+        height, width = sample.image.size
         side = int(generator.choice(self.short_sides))
         sample = resize(sample, *size_for_shorter_side(height, width, side, self.max_side))
         target = _keep_people(sample.target, _has_pixels(sample.target))
-        return None if target is None else Sample(sample.image, target)
+        return None if target is None else _read(Sample(sample.image, target), self.draft_decoding)
 
     def _draw_crop(
         self, height: int, width: int, generator: np.random.Generator
@@ -141,15 +152,15 @@ class TrainingTransform:
 
 def horizontal_flip(sample: Sample, skeleton: Skeleton = COCO) -> Sample:
     """Mirror the image, and with it the sides of the keypoints and of the caption's words."""
-    image, target = _apply(F.horizontal_flip, sample)
+    width = sample.image.size[1]
+    target = _moved(sample, PersonMasks.flip, (-1, 1), edges=(width, 0), centres=(width - 1, 0))
+    target["boxes"] = target["boxes"][:, [2, 1, 0, 3]]
     permutation = list(skeleton.flip_permutation)
-    target["keypoints"] = tv_tensors.wrap(
-        target["keypoints"][:, permutation], like=target["keypoints"]
-    )
+    target["keypoints"] = target["keypoints"][:, permutation]
     target["visible"] = target["visible"][:, permutation]
     if "caption" in target:
         target["caption"] = swap_sides(target["caption"])
-    return Sample(image, target)
+    return Sample(sample.image.flip(), target)
 
 
 def swap_sides(caption: str) -> str:
@@ -167,12 +178,13 @@ def swap_sides(caption: str) -> str:
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
     """Resize the image to (height, width) pixels: antialiased bilinear, masks nearest."""
-    old_height, old_width = sample.image.shape[-2:]
-    if (old_height, old_width) == (height, width):
+    old_height, old_width = old_size = sample.image.size
+    if old_size == (height, width):
         return sample
-    image, target = _apply(F.resize, sample, size=[height, width], antialias=True)
+    scale = (width / old_width, height / old_height)
+    target = _moved(sample, lambda masks: masks.resize(height, width), scale)
     target["area"] = target["area"] * (height / old_height) * (width / old_width)
-    return Sample(image, target)
+    return Sample(sample.image.resize(height, width), target)
 
 
 def crop(
@@ -203,8 +215,10 @@ def crop(
     Returns:
         Raw sample, or None where there were people and nothing is left of their boxes or masks.
     """
-    image, target = _apply(F.crop, sample, top=top, left=left, height=height, width=width)
-    target["boxes"] = F.clamp_bounding_boxes(target["boxes"])
+    box = (top, left, height, width)
+    origin = (-left, -top)
+    target = _moved(sample, lambda masks: masks.crop(*box), edges=origin, centres=origin)
+    target["boxes"] = _clamped(target["boxes"], width, height)
     sizes_before, sizes_after = _sizes_of_people(sample.target), _sizes_of_people(target)
     share = (sizes_after / sizes_before.clamp(min=torch.finfo(torch.float64).eps)).float()
     target["area"] = target["area"] * share
@@ -217,47 +231,42 @@ def crop(
         x, y = target["keypoints"].unbind(-1)
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         target["visible"] = target["visible"] & inside
-    target["keypoints"] = F.clamp_keypoints(target["keypoints"])
+    target["keypoints"] = _clamped(target["keypoints"], width - 1, height - 1)
 
     if "scribble" in target:
-        mask = target["masks"][0].numpy()
+        mask = target["masks"].dense()[0].numpy()  # of the only person
         points = _scribble_inside(target["scribble"].numpy(), mask, generator)
-        target["scribble"] = tv_tensors.wrap(torch.from_numpy(points), like=target["scribble"])
-    return Sample(image, target)
+        target["scribble"] = torch.from_numpy(points)
+    return Sample(sample.image.crop(*box), target)
 
 
-def _box_areas(boxes: torch.Tensor) -> torch.Tensor:
+def _box_areas(boxes: Tensor) -> Tensor:
     """Boxes [P, 4] xyxy -> areas [P] float64 in square pixels, 0 where a side is missing."""
-    sides = boxes.as_subclass(torch.Tensor).double().clone().reshape(-1, 2, 2)
+    sides = boxes.double().reshape(-1, 2, 2)
     return (sides[:, 1] - sides[:, 0]).clamp(min=0).prod(-1)
 
 
-def _sizes_of_people(target: dict[str, Any]) -> torch.Tensor:
+def _sizes_of_people(target: dict[str, Any]) -> Tensor:
     """[P] float64: pixels of the masks, or without masks areas of the boxes."""
-    if "masks" in target:
-        return target["masks"].as_subclass(torch.Tensor).flatten(1).sum(1).double()
-    return _box_areas(target["boxes"])
+    return target["masks"].counts().double() if "masks" in target else _box_areas(target["boxes"])
 
 
-def _has_pixels(target: dict[str, Any]) -> torch.Tensor:
+def _has_pixels(target: dict[str, Any]) -> Tensor:
     """[P] bool: whose mask is not empty; everybody where there are no masks."""
     if "masks" not in target:
         return torch.ones(len(target["boxes"]), dtype=torch.bool)
-    return target["masks"].as_subclass(torch.Tensor).flatten(1).any(1)
+    return target["masks"].counts() > 0
 
 
-def _keep_people(target: dict[str, Any], keep: torch.Tensor) -> dict[str, Any] | None:
+def _keep_people(target: dict[str, Any], keep: Tensor) -> dict[str, Any] | None:
     """The target with some of its people, [P] bool; None where there were people and none stays."""
     if keep.all():  # also without people
         return target
     if not keep.any():
         return None
-    kept = dict(target)
-    for key in _PERSON_KEYS:
-        if key in target:
-            value = target[key][keep]
-            is_tv_tensor = isinstance(target[key], tv_tensors.TVTensor)
-            kept[key] = tv_tensors.wrap(value, like=target[key]) if is_tv_tensor else value
+    kept = {**target, **{key: target[key][keep] for key in _PERSON_KEYS}}
+    if "masks" in target:
+        kept["masks"] = target["masks"].keep(keep.tolist())
     return kept
 
 
@@ -278,33 +287,73 @@ def _scribble_inside(
     return np.where(on_mask[:, None], points, mask_points[distances.argmin(1)])
 
 
-def normalize(sample: Sample) -> Sample:
-    """Raw sample -> finished sample; see `Sample` for both."""
+def _moved(
+    sample: Sample,
+    masks: Callable[[PersonMasks], PersonMasks],
+    scale: tuple[float, float] = (1, 1),
+    *,
+    edges: tuple[float, float] = (0, 0),
+    centres: tuple[float, float] = (0, 0),
+) -> dict[str, Any]:
+    """A copy of a raw target, with what follows the image's geometry moved.
+
+    Args:
+        sample: raw sample.
+        masks: moves its masks.
+        scale: of x and y.
+        edges: what is then added to x and y of boxes, which are edges of pixels.
+        centres: what is added to x and y of points, which are centres of pixels.
+    """
+    # NumPy's calls cost a fraction of PyTorch's on so few numbers.
+    factors = np.array(scale, dtype=np.float32)
+    target = dict(sample.target)
+    corners = target["boxes"].numpy().reshape(-1, 2, 2) * factors
+    corners += np.array(edges, dtype=np.float32)
+    target["boxes"] = torch.from_numpy(corners.reshape(-1, 4))
+    for key in _POINT_KEYS:
+        if key in target:
+            points = target[key].numpy() * factors
+            points += np.array(centres, dtype=np.float32)
+            target[key] = torch.from_numpy(points)
+    if "masks" in target:
+        target["masks"] = masks(target["masks"])
+    return target
+
+
+def _clamped(places: Tensor, x: float, y: float) -> Tensor:
+    """Points or corners [..., 2n] with x and y moved into [0, x] and [0, y]."""
+    pairs = places.numpy().reshape(-1, 2).clip(0, np.array((x, y), dtype=np.float32))
+    return torch.from_numpy(pairs).view(places.shape)
+
+
+def _read(sample: Sample, draft: bool = False) -> Sample:
+    """Raw sample -> transformed sample: its image read, its masks whole; `draft` as in `pixels`."""
+    target = dict(sample.target)
+    if "masks" in target:
+        target["masks"] = target["masks"].dense()
+    return Sample(torch.from_numpy(sample.image.pixels(draft)).permute(2, 0, 1), target)
+
+
+def finish(sample: Sample) -> Sample:
+    """Transformed sample -> finished sample whose image is not normalised yet; see `Sample`."""
     height, width = sample.image.shape[-2:]
-    raw = {
-        key: value.as_subclass(torch.Tensor) if isinstance(value, tv_tensors.TVTensor) else value
-        for key, value in sample.target.items()
-    }
-    image = F.to_dtype(sample.image.as_subclass(torch.Tensor), torch.float32, scale=True)
-    visible = raw.pop("visible")[..., None].float()
-    keypoints = raw["keypoints"] / torch.tensor([width, height], dtype=torch.float32)
-    target = {
-        **raw,
-        "boxes": box_convert(raw["boxes"], "xyxy", "cxcywh")
-        / torch.tensor([width, height, width, height], dtype=torch.float32),
-        "keypoints": torch.cat((keypoints * visible, visible), dim=-1),
-        "area": raw["area"] / (height * width),
-        "size": torch.tensor([height, width]),
-    }
-    return Sample(F.normalize(image, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)), target)
+    target = dict(sample.target)
+    sides = np.array((width, height), dtype=np.float32)
+    corners = target["boxes"].numpy().reshape(-1, 2, 2)
+    (x0, y0), (x1, y1) = corners[:, 0].T, corners[:, 1].T
+    boxes = np.stack(((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0), axis=-1)
+    visible = target.pop("visible").numpy()[..., None].astype(np.float32)
+    keypoints = target["keypoints"].numpy() / sides * visible
+    target["boxes"] = torch.from_numpy(boxes / np.tile(sides, 2))
+    target["keypoints"] = torch.from_numpy(np.concatenate((keypoints, visible), axis=-1))
+    target["area"] = target["area"] / (height * width)
+    target["size"] = torch.tensor([height, width])
+    return Sample(sample.image, target)
 
 
-def _apply(
-    function: Callable[..., torch.Tensor], sample: Sample, **arguments: Any
-) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Apply a v2 function to the image and to every target that follows its geometry."""
-    target = {
-        key: function(value, **arguments) if isinstance(value, tv_tensors.TVTensor) else value
-        for key, value in sample.target.items()
-    }
-    return function(sample.image, **arguments), target
+def normalize(sample: Sample) -> Sample:
+    """Transformed sample -> finished sample with a normalised image; see `Sample` for both."""
+    finished = finish(sample)
+    normalized = torch.empty(finished.image.shape)
+    write_normalized(finished.image, normalized)
+    return Sample(normalized, finished.target)

@@ -308,6 +308,7 @@ REFUSED = {
     "flip_probability": ["1.1", "-0.1"],
     "augment": ["2"],
     "drop_cropped_keypoints": ["None"],
+    "draft_decoding": ["None"],
     "prompts_per_image": ["0"],
     "share_image_features": ["1"],
     "num_workers": ["-1", "1.5"],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from datasets import build_dataset, build_loader
-from datasets.annotations import encode_segmentation
+from datasets.annotations import PackedList, encode_segmentation
 from datasets.refhuman import RefHuman, make_prompted_sample
 from datasets.sample import collate
 from datasets.transforms import EvaluationTransform, TrainingTransform
@@ -219,6 +221,69 @@ def test_any_number_of_workers_gives_the_same_samples(refhuman_folder):
                 assert target["caption"] == same["caption"]
     ids = [target["image_id"] for _, targets in batches[0] for target in targets]
     assert sorted(ids) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_workers_stay_and_follow_the_epoch(refhuman_folder, split):
+    folder = refhuman_folder()
+
+    def images_of_epochs(workers: int) -> list[list[torch.Tensor]]:
+        cfg = configuration(folder, num_workers=workers)
+        loader = build_loader(cfg, build_dataset(cfg, split))
+        epochs, processes = [], set()
+        for epoch in (0, 1, 5):
+            loader.dataset.set_epoch(epoch)
+            if split == "train":
+                loader.sampler.set_epoch(epoch)
+            next(iter(loader))  # an epoch that is given up, with batches under way
+            epochs.append([images.tensors.clone() for images, _ in loader])
+            if workers:
+                processes.add(tuple(worker.pid for worker in loader._iterator._workers))
+        assert len(processes) == (workers > 0)  # the same ones all the time
+        return epochs
+
+    expected = images_of_epochs(0)
+    for workers in (1, 2):
+        for own, images in zip(images_of_epochs(workers), expected, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(own, images, strict=True))
+    same = all(torch.equal(a, b) for a, b in zip(expected[0], expected[1], strict=True))
+    assert same == (split == "val")
+
+
+def test_a_loader_has_the_samples_of_the_data_set(refhuman_folder):
+    cfg = configuration(refhuman_folder())
+    data = build_dataset(cfg, "train")
+    loader = build_loader(cfg, data)
+    for indices, (images, targets) in zip(loader.batch_sampler, loader, strict=True):
+        expected, expected_targets = collate([data[index] for index in indices])
+        assert torch.equal(images.tensors, expected.tensors)
+        assert torch.equal(images.mask, expected.mask)
+        for target, other in zip(targets, expected_targets, strict=True):
+            assert torch.equal(target["keypoints"], other["keypoints"])
+            assert torch.equal(target["masks"], other["masks"])
+
+
+def test_draft_decoding_is_a_setting_of_training(refhuman_folder):
+    folder = refhuman_folder(size=(192, 256))
+    on, off = (configuration(folder, draft_decoding=value) for value in (True, False))
+    samples = [build_dataset(cfg, "train") for cfg in (on, off)]
+    assert any(not torch.equal(samples[0][i].image, samples[1][i].image) for i in range(6))
+    for i in range(6):
+        assert torch.equal(samples[0][i].target["masks"], samples[1][i].target["masks"])
+    whole = [build_dataset(cfg, "val") for cfg in (on, off)]
+    for i in range(5):
+        assert_same(whole[0][i], whole[1][i])
+
+
+def test_annotations_are_not_copied_into_spawned_workers():
+    small, large = (PackedList([{"numbers": list(range(100))}] * count) for count in (1, 5000))
+    assert [large[0], large[4999]] == [{"numbers": list(range(100))}] * 2
+    sizes = [len(ForkingPickler.dumps(packed)) for packed in (small, large)]
+    assert abs(sizes[1] - sizes[0]) < 100
+    assert pickle.loads(pickle.dumps(small))[0] == small[0]
+    with pytest.raises(IndexError, match="Item 1 of a list of 1"):
+        small[1]
 
 
 def test_build_dataset_follows_the_configuration(refhuman_folder):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -19,6 +20,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def load_image(
     source: str | os.PathLike[str] | BinaryIO | Image.Image,
     size: tuple[int, int] | None = None,
+    least: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Read an image as 8-bit RGB.
 
@@ -31,6 +33,8 @@ def load_image(
     Args:
         source: path, open binary file or PIL image.
         size: (height, width) that the image has to have, in pixels.
+        least: (height, width); with `size`, a JPEG may be decoded at a half, a quarter or an
+            eighth of its height and width (rounded up), but not below `least`: a draft, faster.
 
     Returns:
         [h, w, 3] uint8 RGB, a writable array of its own.
@@ -40,13 +44,19 @@ def load_image(
         UserError: not an image, truncated, of unknown pixel format, or not of the wanted size.
     """
     if isinstance(source, Image.Image):
-        return _to_array(source, "the given image", size)
+        return _to_array(source, "the given image", size, least)
     name = str(source) if isinstance(source, (str, os.PathLike)) else repr(source)
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
         raise MissingFileError(f"Image {name} does not exist; check the path.")
     try:
+        # From twice `least` on, Pillow can do with a part of the decoding.
+        is_whole = size and (not least or min(size[0] // least[0], size[1] // least[1]) < 2)
+        if is_whole and isinstance(source, (str, os.PathLike)):
+            pixels = _decode_plain_jpeg(source, size)
+            if pixels is not None:
+                return pixels
         with Image.open(source) as image:
-            return _to_array(image, name, size)
+            return _to_array(image, name, size, least)
     except UnidentifiedImageError as error:
         raise UserError(
             f"{name} is not an image that Pillow can read; give a JPEG, PNG or similar file."
@@ -56,7 +66,12 @@ def load_image(
         raise UserError(f"Image {name} cannot be read ({error}); fetch it again.") from error
 
 
-def _to_array(image: Image.Image, name: str, size: tuple[int, int] | None) -> np.ndarray:
+def _to_array(
+    image: Image.Image,
+    name: str,
+    size: tuple[int, int] | None,
+    least: tuple[int, int] | None,
+) -> np.ndarray:
     """Orient and convert an open image; arguments and result as in `load_image`."""
     if size is None:
         image = ImageOps.exif_transpose(image)
@@ -69,6 +84,8 @@ def _to_array(image: Image.Image, name: str, size: tuple[int, int] | None) -> np
                 f"file that belongs to the other."
             )
         image = turned
+    elif least is not None:
+        image.draft(None, (least[1], least[0]))  # of JPEG files; others stay as they are
     if image.mode == "F":
         raise UserError(
             f"Image {name} has floating-point pixels, whose range is not defined; "
@@ -76,7 +93,40 @@ def _to_array(image: Image.Image, name: str, size: tuple[int, int] | None) -> np
         )
     if image.mode.startswith("I"):
         return _sixteen_bit_grey_to_rgb(np.asarray(image), name)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _decode_plain_jpeg(path: str | os.PathLike[str], size: tuple[int, int]) -> np.ndarray | None:
+    """Pixels [h, w, 3] uint8 RGB of the commonest JPEGs: Pillow's, in less time by OpenCV.
+
+    OpenCV passes over an error that Pillow reports: a marker where there should be pixels. The
+    file is therefore looked through before.
+
+    Args:
+        path: of the file.
+        size: (height, width) that it has to have.
+
+    Returns:
+        None where it is to be left to Pillow: no baseline JPEG in colour, damaged, another size.
+    """
+    content = np.fromfile(path, dtype=np.uint8)
+    place, frame = 2, None
+    while (head := content[place : place + 10].tolist())[:2] != [0xFF, 0xDA]:  # start of the scan
+        if len(head) < 10 or head[0] != 0xFF:
+            return None
+        if 0xC0 <= head[1] <= 0xCF and head[1] not in (0xC4, 0xC8, 0xCC):
+            # Kind of frame, bits, height, width, channels
+            frame = (head[1], head[4], 256 * head[5] + head[6], 256 * head[7] + head[8], head[9])
+        place += 2 + 256 * head[2] + head[3]
+    if frame not in ((0xC0, 8, *size, 3), (0xC1, 8, *size, 3)):
+        return None
+    marks = np.flatnonzero(content[place + 2 : -1] == 0xFF)
+    kinds = content[place + 3 :][marks]
+    allowed = (kinds == 0) | ((kinds >= 0xD0) & (kinds <= 0xD7))  # no marker, or a restart
+    if not allowed[:-1].all() or kinds[-1:].tolist() != [0xD9]:  # the end
+        return None
+    pixels = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
 def _sixteen_bit_grey_to_rgb(grey: np.ndarray, name: str) -> np.ndarray:

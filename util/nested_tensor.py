@@ -44,15 +44,36 @@ class NestedTensor:
                     f"Image {i} of the batch has shape {tuple(image.shape)}; expected "
                     f"[C, h, w] with the same C for the whole batch."
                 )
-        height = max(image.shape[1] for image in images)
-        width = max(image.shape[2] for image in images)
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        batch = cls.zeros(sizes, channels, divisor, images[0].new_zeros)
+        for i, image in enumerate(images):
+            batch.tensors[i, :, : image.shape[1], : image.shape[2]] = image
+        return batch
+
+    @classmethod
+    def zeros(
+        cls,
+        sizes: Sequence[tuple[int, int]],
+        channels: int,
+        divisor: int,
+        allocate: Callable[[tuple[int, ...]], Tensor],
+    ) -> NestedTensor:
+        """A batch with room for images that are still to be written.
+
+        Args:
+            sizes: (h, w) of every image, at least one.
+            channels: of the images.
+            divisor: as in `from_list`.
+            allocate: makes a tensor of zeros of a given shape.
+        """
+        height = max(height for height, _ in sizes)
+        width = max(width for _, width in sizes)
         height = (height + divisor - 1) // divisor * divisor
         width = (width + divisor - 1) // divisor * divisor
-        tensors = images[0].new_zeros(len(images), channels, height, width)
-        mask = torch.ones(len(images), height, width, dtype=torch.bool, device=tensors.device)
-        for i, image in enumerate(images):
-            tensors[i, :, : image.shape[1], : image.shape[2]] = image
-            mask[i, : image.shape[1], : image.shape[2]] = False
+        tensors = allocate((len(sizes), channels, height, width))
+        mask = torch.ones(len(sizes), height, width, dtype=torch.bool, device=tensors.device)
+        for own_mask, (own_height, own_width) in zip(mask, sizes, strict=True):
+            own_mask[:own_height, :own_width] = False
         return cls(tensors, mask)
 
     @property
