@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from models.performance.linear import Linear
+from models.performance.linear import Linear, compute_dtype
 
 
 def linear_of_gelu(x: Tensor, layer: Linear) -> Tensor:
@@ -29,10 +29,7 @@ class _LinearOfGelu(Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-        else:
-            dtype = x.dtype
+        dtype = compute_dtype(x)
         short = weight.to(dtype)
         ctx.save_for_backward(x, short)
         ctx.types = x.dtype, weight.dtype

@@ -14,8 +14,6 @@ Activation = Literal["none", "relu", "gelu"]
 # Rows for which oneDNN chooses the layout of packed weights: it fits any larger number as well.
 _PACKED_FOR_ROWS = 1024
 
-_SHORT = (torch.bfloat16, torch.float16)
-
 
 @dataclass(frozen=True)
 class _Packed:
@@ -81,8 +79,13 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type a linear layer computes in: autocast's, or the input's."""
-    if torch.is_autocast_enabled("cpu") and x.dtype == torch.float32:
-        return torch.get_autocast_dtype("cpu")
+    device = x.device.type
+    if (
+        x.dtype == torch.float32
+        and torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+    ):
+        return torch.get_autocast_dtype(device)
     return x.dtype
 
 
