@@ -41,12 +41,25 @@ _JPEG_QUALITY = 95
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is complete or not there at all."""
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+        temporary.write_text(_encoded(content), encoding="utf-8")
 
 
 def part_path(folder: Path, split: str, first: int) -> Path:
-    """File of the entries of the PART_SIZE scenes from `first` on, until all are joined."""
-    return folder / _PARTS_FOLDER / f"{split}_{first:08d}.json"
+    """File of the entries of the PART_SIZE scenes from `first` on, until all are joined.
+
+    Its three paragraphs are the image entries, the annotations and the people, one to a line, as
+    they will be written; the first two begin after the ids, which the joined file counts anew.
+    """
+    return folder / _PARTS_FOLDER / f"{split}_{first:08d}.txt"
+
+
+def _encoded(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
+def _encoded_after_ids(entry: dict[str, Any]) -> str:
+    """An image entry's or annotation's JSON behind its ids."""
+    return _encoded({key: entry[key] for key in entry if key not in ("id", "image_id")})[1:]
 
 
 def write_part(task: tuple[Path, str, int, int, dict[str, Any]]) -> int:
@@ -60,39 +73,60 @@ def write_part(task: tuple[Path, str, int, int, dict[str, Any]]) -> int:
         num_people=tuple(settings["num_people"]),
         difficulty=settings["difficulty"],
     )
-    part: dict[str, list] = {"images": [], "annotations": [], "people": []}
+    images: list[str] = []
+    annotations: list[str] = []
+    people: list[str] = []
     for index in range(first, last):
         name = f"{split}_{index:08d}.{settings['format']}"
         scene, pairs = scene_pairs(generator, index, name, settings["captions"])
         options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if settings["format"] == "jpg" else []
-        _, encoded = cv2.imencode(f".{settings['format']}", scene.image[:, :, ::-1], options)
+        pixels = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
+        _, encoded = cv2.imencode(f".{settings['format']}", pixels, options)
         with written_whole(folder / "images" / name) as temporary:
             temporary.write_bytes(encoded.tobytes())
-        part["images"] += [entry for entry, _ in pairs]
-        part["annotations"] += [record for _, record in pairs]
-        part["people"] += people_entries(scene, name)
-    write_json(part_path(folder, split, first), part)
+        of_person: dict[int, str] = {}  # all captions of a person share what is annotated
+        for entry, record in pairs:
+            person = record["person_id"]
+            if person not in of_person:
+                of_person[person] = _encoded_after_ids(record)
+            images.append(_encoded_after_ids(entry))
+            annotations.append(of_person[person])
+        people += map(_encoded, people_entries(scene, name))
+    paragraphs = "\n\n".join("\n".join(lines) for lines in (images, annotations, people))
+    with written_whole(part_path(folder, split, first)) as temporary:
+        temporary.write_text(paragraphs, encoding="utf-8")
     return last - first
 
 
 def join_parts(folder: Path, split: str, count: int, settings: dict[str, Any]) -> int:
     """Join the parts of a split into its annotation file, with ids from 1; the number of pairs."""
-    content: dict[str, Any] = {
+    images: list[str] = []
+    annotations: list[str] = []
+    people: list[str] = []
+    for first in range(0, count, PART_SIZE):
+        paragraphs = part_path(folder, split, first).read_text(encoding="utf-8").split("\n\n")
+        of_images, of_annotations, of_people = (paragraph.split("\n") for paragraph in paragraphs)
+        for entry, record in zip(of_images, of_annotations, strict=True):
+            number = len(images) + 1
+            images.append(f'{{"id":{number},{entry}')
+            annotations.append(f'{{"id":{number},"image_id":{number},{record}')
+        people += of_people
+    about = {
         "info": {"description": "synthetic RefHuman", "settings": settings},
         "categories": CATEGORIES,
-        "images": [],
-        "annotations": [],
-        "people": [],
     }
-    for first in range(0, count, PART_SIZE):
-        part = json.loads(part_path(folder, split, first).read_text(encoding="utf-8"))
-        for entry, record in zip(part["images"], part["annotations"], strict=True):
-            number = len(content["images"]) + 1
-            content["images"].append({**entry, "id": number})
-            content["annotations"].append({**record, "id": number, "image_id": number})
-        content["people"] += part["people"]
-    write_json(folder / f"RefHuman_{split}.json", content)
-    return len(content["images"])
+    lists = {"images": images, "annotations": annotations, "people": people}
+    with (
+        written_whole(folder / f"RefHuman_{split}.json") as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        file.write(_encoded(about)[:-1])
+        for name, entries in lists.items():
+            file.write(f',"{name}":[')
+            file.write(",".join(entries))
+            file.write("]")
+        file.write("}")
+    return len(images)
 
 
 def prepare_folder(folder: Path, settings: dict[str, Any]) -> bool:

@@ -460,7 +460,7 @@ class ScenePerson:
         box: extent (x, y, width, height) of the mask.
         area: pixels of the mask.
         visible_fraction: area / pixels of the person if nobody and nothing stood in front.
-        part_pixels: [16] visible pixels by part; see datasets/synthetic/labels.py.
+        part_pixels: 16 numbers of visible pixels, by part; see datasets/synthetic/labels.py.
     """
 
     index: int
@@ -473,7 +473,7 @@ class ScenePerson:
     box: tuple[float, float, float, float]
     area: int
     visible_fraction: float
-    part_pixels: np.ndarray
+    part_pixels: list[int]
 
     @property
     def centre_x(self) -> float:

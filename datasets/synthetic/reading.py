@@ -49,12 +49,16 @@ def read_people(
         full_pixels: of everybody, before anybody and anything stood in front.
     """
     size = labels.PARTS_PER_PERSON
-    counts = np.bincount(label_map.ravel(), minlength=size * (len(drafts) + 1)).reshape(-1, size)
+    counts = (
+        np.bincount(label_map.ravel(), minlength=size * (len(drafts) + 1))
+        .reshape(-1, size)
+        .tolist()
+    )
     people = []
     for i, (draft, figure) in enumerate(zip(drafts, figures, strict=True)):
         low = labels.person_label(i, 0)
         mask = label_map - np.uint8(low + 1) < labels.THING - 1  # labels below wrap round to 255
-        area = int(counts[i + 1, 1 : labels.THING].sum())
+        area = sum(counts[i + 1][1 : labels.THING])
         x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
         people.append(
             ScenePerson(

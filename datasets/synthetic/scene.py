@@ -63,4 +63,7 @@ class Scene:
 
     def scribbles(self, index: int, count: int = NUM_SCRIBBLES) -> np.ndarray:
         """Scribbles inside the mask of person `index`: float32 [count, 12, 2], (x, y) pixels."""
-        return draw_scribbles(self.people[index].mask, self._stream(SCRIBBLE_STREAM, index), count)
+        person, generator = self.people[index], self._stream(SCRIBBLE_STREAM, index)
+        x, y, width, height = person.box
+        inside_box = draw_scribbles(person.mask[y : y + height, x : x + width], generator, count)
+        return inside_box + np.array((x, y), dtype=np.float32)

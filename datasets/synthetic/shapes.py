@@ -152,7 +152,9 @@ def disc_corners(discs: Sequence[Disc]) -> np.ndarray:
 
 def hull(points: np.ndarray) -> np.ndarray:
     """Convex hull [n, 2] float32 of all points [..., 2 or 3]."""
-    return cv2.convexHull(np.asarray(points[..., :2], np.float32).reshape(-1, 2))[:, 0]
+    if points.dtype != np.float32 or points.shape[-1] != 2:
+        points = points[..., :2].astype(np.float32)
+    return cv2.convexHull(points.reshape(-1, 2))[:, 0]
 
 
 def toward_centre(corners: np.ndarray, share: float) -> np.ndarray:

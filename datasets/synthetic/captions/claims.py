@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,7 @@ from datasets.synthetic.people import ScenePerson
 Combination = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """Something said of a person.
 
     Attributes:
@@ -68,7 +67,11 @@ class Crowd:
 
     def where(self, holds: Callable[[ScenePerson], bool]) -> int:
         """The people for whom something holds, as bits."""
-        return sum(1 << i for i, person in enumerate(self.people) if holds(person))
+        bits = 0
+        for i, person in enumerate(self.people):
+            if holds(person):
+                bits |= 1 << i
+        return bits
 
 
 class Vocabulary:

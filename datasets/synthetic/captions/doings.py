@@ -78,14 +78,13 @@ class DoingClaims:
 
 def _visible_doings(person: ScenePerson) -> list[str]:
     """Actions and arms that can be told from what is visible, twice what is to be likelier."""
-    pose, visible = person.pose, person.keypoints[:, 2] == 2
+    pose, visibility = person.pose, person.keypoints[:, 2].tolist()
     options = []
-    if person.visible_fraction > 0.7 and (person.keypoints[11:, 2] > 0).sum() >= 5:
+    if person.visible_fraction > 0.7 and sum(seen > 0 for seen in visibility[11:]) >= 5:
         options.append(pose.action)
-    wrists = visible[9:11]
-    both = bool(wrists.all())
-    active = bool(wrists[0 if pose.active_side == 1 else 1])
-    if (pose.arms in ("raised", "hips") and both) or (
+    wrists = [seen == 2 for seen in visibility[9:11]]
+    active = wrists[0 if pose.active_side == 1 else 1]
+    if (pose.arms in ("raised", "hips") and all(wrists)) or (
         pose.arms in ("waving", "pointing") and active
     ):
         options += [pose.arms] * 2

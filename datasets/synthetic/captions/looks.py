@@ -23,7 +23,7 @@ from datasets.synthetic.people import Item, ScenePerson, pick
 def head_is_seen(person: ScenePerson) -> bool:
     """Whether enough of the head is visible to tell who it is and where it looks."""
     pixels = person.part_pixels
-    return bool(pixels[labels.HEAD] + pixels[labels.HAIR] >= 0.008 * person.scale**2)
+    return pixels[labels.HEAD] + pixels[labels.HAIR] >= 0.008 * person.scale**2
 
 
 class LookClaims:

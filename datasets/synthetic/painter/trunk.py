@@ -49,11 +49,11 @@ def trunk_parts(figure: Figure) -> list[Part]:
 
 def _block(figure: Figure, rings: np.ndarray, rgb: Rgb, part: int) -> list[Shape]:
     """What lies between rings [2, n, 16, 2] with and without a dark edge, one above the other."""
-    (grown, own), label, dark = rings, figure.label(part), shade(rgb, 0.55)
-    between = range(len(own) - 1)
+    label, dark = figure.label(part), shade(rgb, 0.55)
+    grown, own = ([hull(of_one[i : i + 2]) for i in range(len(of_one) - 1)] for of_one in rings)
     return [
-        *(Shape(hull(grown[i : i + 2]), dark, label) for i in between),
-        *(Shape(hull(own[i : i + 2]), rgb, None) for i in between),
+        *(Shape(outline, dark, label) for outline in grown),
+        *(Shape(outline, rgb, None) for outline in own),
     ]
 
 
