@@ -250,11 +250,11 @@ def test_floors_are_shared_by_variants_that_do_the_same_work(monkeypatch):
     for m in measurements:
         if m.entry in counted:
             m.floor = {"seconds": 1.0 if m.entry.options["amp"] == "off" else 0.5}
-    assert plan.floors("forward", measurements) == [1.0] * 4 + [0.5] * 2
-    assert plan.floors("epoch", measurements) == [None] * 6
+    assert plan.floors("forward", measurements) == [1.0] * 4 + [0.5] * 2 + [1.0] * 2
+    assert plan.floors("epoch", measurements) == [None] * 8
     monkeypatch.setattr(plan.load("forward"), "FLOOR", "compiled")
     measurements[3].rounds = {1: 3.0, 2: 5.0}
-    assert plan.floors("forward", measurements) == [4.0] * 6
+    assert plan.floors("forward", measurements) == [4.0] * 8
 
 
 # --- steps ---------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def test_a_training_round_trains_and_options_reach_the_model(at_home, monkeypatc
     model = built[0][0]
     before = copy.deepcopy(model.state_dict())
     floor = counting.floor(step, RATES)
-    assert set(floor["flops"]) == {"float32", "bfloat16"}
+    assert "bfloat16" in floor["flops"]
     changed = [n for n, value in model.state_dict().items() if not torch.equal(value, before[n])]
     assert len(changed) > 100
     assert model.encoder.use_checkpointing

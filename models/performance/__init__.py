@@ -1,5 +1,5 @@
 """What makes the models faster on a CPU, and nothing else.
 
-The modules here have the parameters, the names and the results of the plain PyTorch modules that
-they stand for; README of the figures: docs/performance.md.  Without them every model still works.
+The modules here have the parameters, the names and the results of the plain PyTorch modules and
+functions that they stand for.  What each is worth: docs/performance.md.
 """
