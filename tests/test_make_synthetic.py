@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import make_synthetic
 import pytest
 
 from datasets.refhuman import RefHuman
+from datasets.synthetic import SceneGenerator, people_entries, scene_pairs
 from datasets.transforms import EvaluationTransform
 from util.command_line import run_program
 from util.errors import UserError
@@ -37,6 +39,21 @@ def test_make_synthetic_writes_resumes_and_refuses(tmp_path):
     ]
     assert len(list((folder / "images").iterdir())) == 9
     assert data.ground_truth()["people"]
+
+    # The file is what encoding its content as a whole would give; ids count the pairs.
+    written = (folder / "RefHuman_train.json").read_text()
+    content = json.loads(written)
+    assert json.dumps(content, separators=(",", ":")) == written
+    ids = list(range(1, len(data) + 1))
+    assert [entry["id"] for entry in content["images"]] == ids
+    assert [record["id"] for record in content["annotations"]] == ids
+    assert [record["image_id"] for record in content["annotations"]] == ids
+    name = content["images"][0]["file_name"]
+    generator = SceneGenerator(1, image_size=(96, 96), num_people=(1, 3), difficulty=0.5)
+    scene, pairs = scene_pairs(generator, 0, name, 2)
+    assert content["images"][: len(pairs)] == [entry for entry, _ in pairs]
+    assert content["annotations"][: len(pairs)] == [record for _, record in pairs]
+    assert content["people"][: len(scene.people)] == people_entries(scene, name)
 
     # A run that was stopped: one part written, an image of the next missing.
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

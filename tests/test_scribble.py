@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.scribble import draw_scribble
+from datasets.scribble import draw_scribble, draw_scribbles
 
 
 def on_mask(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -56,6 +56,14 @@ def test_same_generator_state_same_scribble_and_scribbles_vary():
     generator = np.random.default_rng(3)
     draws = {draw_scribble(mask, generator).tobytes() for _ in range(10)}
     assert len(draws) == 10
+
+
+def test_several_at_once_are_the_ones_that_come_one_by_one():
+    canvas = np.zeros((90, 70), dtype=np.uint8)
+    cv2.circle(canvas, (35, 50), 25, 1, thickness=5)  # curves leave it: points are moved
+    generator = np.random.default_rng(4)
+    one_by_one = [draw_scribble(canvas > 0, generator) for _ in range(6)]
+    assert np.array_equal(one_by_one, draw_scribbles(canvas > 0, np.random.default_rng(4), 6))
 
 
 def test_accepts_numbers_and_leaves_the_mask_alone():

@@ -35,6 +35,7 @@ from datasets.synthetic.body import build_body
 from datasets.synthetic.captions import Caption
 from datasets.synthetic.painter import Figure
 from datasets.synthetic.reading import read_keypoints
+from datasets.synthetic.shapes import SHIFT, Capsule, Disc, Shape, fixed_corners
 from util.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,6 +171,22 @@ def test_annotations_have_refhumans_form():
     assert len(pair_entries(content, "here", ("text", "point", "scribble"))) > 8
 
 
+# --- drawing -------------------------------------------------------------------------------------
+
+
+def test_outlines_of_all_kinds_keep_their_order_and_places():
+    triangle = np.array(((1.0, 2.0), (5.0, 2.0), (1.0, 7.5)))
+    limb = Capsule(np.array((20.0, 30.0, 7.0)), np.array((20.0, 50.0, -7.0)), 3.0, 2.0)
+    outlines = [limb, triangle, Disc(np.array((10.0, 12.0, 3.0)), 4.0, 0.5), triangle + 1, limb]
+    corners = fixed_corners([Shape(outline, (0, 0, 0), None) for outline in outlines])
+    pixels = [polygon / (1 << SHIFT) for polygon in corners]
+    extents = [(*p.min(axis=0), *p.max(axis=0)) for p in pixels]  # left, top, right, bottom
+    assert extents[0] == (17, 27, 23, 52) == extents[4]
+    assert np.array_equal(pixels[1], triangle) and np.array_equal(pixels[3], triangle + 1)
+    assert extents[2] == (6, 10, 14, 14)
+    assert fixed_corners([]) == []
+
+
 # --- the same again ------------------------------------------------------------------------------
 
 
@@ -209,6 +226,21 @@ def test_same_bytes_in_another_process():
     image, *rest = SceneGenerator(5, image_size=SMALL).pair(2)
     here = hashlib.sha256(image.tobytes() + json.dumps(rest).encode()).hexdigest()
     assert there == here
+
+
+def test_the_prompts_of_an_image_share_its_scene(monkeypatch):
+    data = dataset(prompts_per_image=2, num_people=(2, 3))
+    drawn, draw = [], SceneGenerator.scene
+
+    def counted(self, index, attempt=0):
+        drawn.append((index, attempt))
+        return draw(self, index, attempt)
+
+    monkeypatch.setattr(SceneGenerator, "scene", counted)
+    for i in range(12):
+        data.load_pair(i)
+    assert len({index for index, _ in drawn}) == 6
+    assert len(drawn) == len(set(drawn))
 
 
 def test_several_prompts_of_a_image():
