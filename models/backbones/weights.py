@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from util.checkpoint import read_file
+from util.checkpoint_files import read_file
 from util.errors import UserError
 
 # Counts the updates of a BatchNorm and serves no forward; old files and frozen norms lack it.
