@@ -2,16 +2,18 @@
 
 They know no model, no kind of prompt and no file by name; `trainer.py` is what surrounds them.
 
-Everything random in an epoch follows from (seed, epoch): the order of the samples, their
-augmentation, the prompts and dropout.  An epoch is therefore the same whether the run got there in
-one go or was resumed, whatever was evaluated in between.
+Everything random in a step follows from (seed, epoch, step): which samples it reads, their
+augmentation, the prompts and dropout.  A run is therefore the same whether it got there in one go
+or was resumed after any step, whatever was evaluated in between, and nothing of it hangs on the
+number of processes but the rounding of sums.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -37,8 +39,14 @@ class Optimization(Protocol):
     def autocast(self) -> torch.autocast:
         """The precision of the forward pass."""
 
-    def step(self, loss: Tensor, epoch: int) -> dict[str, Tensor]:
-        """Change the weights to lower `loss` []; returns numbers to record, each []."""
+    def part(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        """Around the forward and backward pass of each of this process' parts of a step."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a part's `loss` [] to those of the step's other parts."""
+
+    def step(self, epoch: int) -> dict[str, Tensor]:
+        """Change the weights by the gradient; returns numbers to record, each []."""
 
     def rates(self) -> dict[str, float]:
         """Present learning rate of every group of parameters."""
@@ -54,20 +62,30 @@ def train_one_epoch(
     epoch: int,
     seed: int,
     prompts: PromptSampler | None,
+    means: LossMeans | None = None,
+    first_step: int = 0,
+    after_step: Callable[[int], None] = lambda done: None,
     log_every: int = 20,
     epochs_after: int = 0,
 ) -> dict[str, float]:
     """Train once over the loader.
 
+    A step has one or more parts on this process (`datasets.samplers.TrainingBatches`), whose
+    gradients accumulate.  Its losses are averages over the people of all parts of all processes.
+
     Args:
         model: called with (samples, prompts=, targets=); possibly wrapped for several processes.
-        criterion: outputs and targets to unweighted losses; its `total` is minimised.
+        criterion: called with (outputs, targets, num_people) for unweighted losses, averages over
+            num_people people; its `total` is minimised.
         loader: batches of this process; every process has the same number of them.
         optimization: of the parameters of `model`.
         device: where `model` is.
         epoch: 0, 1, ...; with `seed` it decides everything random.
         seed: not negative.
         prompts: draws the prompts of every step; None for a model without.
+        means: of the losses of the steps before `first_step`; None: there are none.
+        first_step: 0, 1, ...; the steps before it are done already.
+        after_step: called after every step with how many the epoch has had.
         log_every: steps between two lines of progress.
         epochs_after: epochs that follow, for the time left.
 
@@ -81,38 +99,38 @@ def train_one_epoch(
     """
     model.train()
     criterion.train()
-    loader.sampler.set_epoch(epoch)
+    batches = loader.batch_sampler
+    batches.start(epoch, first_step)
     loader.dataset.set_epoch(epoch)
-    seed_everything(seed, epoch)
-    steps = len(loader)
-    means = LossMeans(epoch)
-    watch = Stopwatch(steps)
-    for step, (samples, targets) in enumerate(loader):
+    steps = batches.steps
+    means = LossMeans(epoch) if means is None else means
+    watch = Stopwatch(steps - first_step)
+    for step, parts in enumerate(_in_groups(loader, batches.rounds), start=first_step):
         watch.data_ready()
-        kind, drawn = prompts.draw(targets, epoch, step) if prompts is not None else (None, None)
-        image_ids = [target["image_id"] for target in targets]
-        samples, drawn, targets = _to_device(samples, drawn, targets, device)
+        kind = None if prompts is None else prompts.kind(epoch, step)
+        counts = [batches.counts(step, number) for number in range(len(parts))]
+        num_people = _count_people(parts, counts, device)
+        numbers: dict[str, Tensor] = {}
+        for number, (samples, targets) in enumerate(parts):
+            seed_everything(seed, epoch, step, batches.part(number))
+            drawn = None if kind is None else prompts.draw(kind, targets, epoch)
+            batch = _to_device(samples, drawn, targets, device)
+            # Gradients are averaged over the processes, where a sum is wanted.
+            share = distributed.world_size() if counts[number] else 0
+            with optimization.part(is_last=number + 1 == len(parts)):
+                losses = _backward(model, criterion, optimization, *batch, num_people, share)
+            numbers = {name: numbers.get(name, 0) + value for name, value in losses.items()}
+        numbers |= optimization.step(epoch)
 
-        with optimization.autocast():
-            outputs = model(samples, prompts=drawn, targets=targets)
-        losses = criterion(outputs, targets)
-        total = criterion.total(losses)
-        numbers = optimization.step(total, epoch)
-
-        means.add(step, kind, image_ids, {"loss": total, **losses, **numbers})
+        image_ids = [target["image_id"] for _, targets in parts for target in targets]
+        means.add(step, kind, image_ids, numbers)
         watch.step_done()
         if (step + 1) % log_every == 0 or step + 1 == steps:
-            logger.info(
-                "epoch %d [%*d/%d]  lr %.2e  %s  %s  memory %s",
-                epoch,
-                len(str(steps)),
-                step + 1,
-                steps,
-                max(optimization.rates().values()),
-                means.recent(),
-                watch.report(steps_after=steps * epochs_after),
-                memory_summary(device),
-            )
+            place = f"epoch {epoch} [{step + 1:{len(str(steps))}d}/{steps}]"
+            rate = f"lr {max(optimization.rates().values()):.2e}"
+            speed = f"{watch.report(steps * epochs_after)}  memory {memory_summary(device)}"
+            logger.info("%s  %s  %s  %s", place, rate, means.recent(), speed)
+        after_step(step + 1)
     return means.of_epoch()
 
 
@@ -147,6 +165,7 @@ def evaluate(
     device: torch.device,
     amp_dtype: torch.dtype | None = None,
     inspect: Callable[[EvaluatedBatch], None] | None = None,
+    after_batch: Callable[[], None] | None = None,
     log_every: int = 100,
 ) -> dict[str, dict[str, float]]:
     """Predict every sample in every variant and compare with the ground truth.
@@ -161,6 +180,7 @@ def evaluate(
         device: where `model` is.
         amp_dtype: precision under autocast; None is full precision.
         inspect: called with every batch and variant.
+        after_batch: called after every batch; an error that it raises ends the evaluation.
         log_every: batches between two lines of progress.
 
     Returns:
@@ -169,10 +189,9 @@ def evaluate(
     was_training = model.training
     model.eval()
     watch = Stopwatch(len(loader))
-    indices = iter(loader.sampler)
-    for step, (samples, targets) in enumerate(loader):
+    batches = enumerate(zip(loader.batch_sampler, loader, strict=True))
+    for step, (own_indices, (samples, targets)) in batches:
         watch.data_ready()
-        own_indices = list(islice(indices, len(targets)))
         image_ids = [target["image_id"] for target in targets]
         original_sizes = torch.stack([target["orig_size"] for target in targets])
         sizes = torch.stack([target["size"] for target in targets])
@@ -192,6 +211,8 @@ def evaluate(
         watch.step_done()
         if (step + 1) % log_every == 0:
             logger.info("evaluation [%d/%d]  %s", step + 1, len(loader), watch.report())
+        if after_batch is not None:
+            after_batch()
     model.train(was_training)
 
     metrics = {}
@@ -202,12 +223,55 @@ def evaluate(
     return metrics
 
 
-def seed_everything(seed: int, epoch: int) -> None:
-    """Start the global random streams of this process for an epoch."""
-    state = np.random.SeedSequence((seed, epoch, distributed.rank())).generate_state(3)
+def seed_everything(seed: int, epoch: int, step: int, part: int) -> None:
+    """Start the global random streams of this process for a part of a step."""
+    state = np.random.SeedSequence((seed, epoch, step, part)).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))
     torch.manual_seed(int(state[2]))
+
+
+def _in_groups(loader: DataLoader, size: int) -> Iterator[list[tuple[NestedTensor, list[dict]]]]:
+    """The loader's batches, `size` at a time."""
+    batches = iter(loader)
+    while group := list(islice(batches, size)):
+        yield group
+
+
+def _count_people(
+    parts: Sequence[tuple[NestedTensor, list[dict]]], counts: Sequence[bool], device: torch.device
+) -> Tensor:
+    """People in the parts that count, of all processes: []; at least 1."""
+    own = sum(
+        len(target["labels"])
+        for (_, targets), does_count in zip(parts, counts, strict=True)
+        for target in targets
+        if does_count
+    )
+    return distributed.reduce_sum(torch.full((), float(own), device=device)).clamp(min=1)
+
+
+def _backward(
+    model: nn.Module,
+    criterion: nn.Module,
+    optimization: Optimization,
+    samples: NestedTensor,
+    prompts: Prompt | None,
+    targets: Sequence[Mapping[str, Any]],
+    num_people: Tensor,
+    share: int,
+) -> dict[str, Tensor]:
+    """Forward and backward pass of a part, on the device, with its losses times `share`.
+
+    Returns:
+        `loss`, what is minimised, and the losses it is made of, each [].
+    """
+    with optimization.autocast():
+        outputs = model(samples, prompts=prompts, targets=targets)
+    losses = criterion(outputs, targets, num_people)
+    total = criterion.total(losses)
+    optimization.backward(total * share)
+    return {name: value.detach() * share for name, value in {"loss": total, **losses}.items()}
 
 
 def _to_device(

@@ -25,15 +25,19 @@ from datasets import build_dataset, build_loader
 from datasets.prompts import PROMPT_KINDS, PromptSampler, get_kind, parse_kinds
 from models import build_model, build_parameter_groups
 from models.performance.memory import keep_freed_memory
-from trainer import Evaluation, LearningRateSchedule, Optimization, Trainer, autocast_dtype
+from trainer import Evaluation, Saving, Trainer
 from util import checkpoint, distributed
+from util.checkpoint_files import read_file
 from util.command_line import run_program
 from util.config import DECLARATIONS, Config, OptionsAction
 from util.errors import UserError
 from util.gradient_exchange import GradientExchange
 from util.logging import LOGGER_NAME, setup
 from util.loss_means import NonFiniteLossError
-from util.run_folder import RunFolder
+from util.optimization import LearningRateSchedule, Optimization, autocast_dtype
+from util.run_folder import RunFolder, read_newest
+from util.stopping import RunStoppedError
+from util.weight_average import WeightAverage
 
 DEFAULT_CONFIG = Path(__file__).parent / "config" / "uniphd_tiny.py"
 
@@ -92,8 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
     start = parser.add_argument_group("start")
     start.add_argument(
         "--resume",
-        help="checkpoint to evaluate, or whose training to continue; 'auto': checkpoint.pth of the "
-        "output folder, if it is there",
+        help="checkpoint to evaluate, or whose training to continue; 'auto': the newest whole one "
+        "in the output folder, if there is any",
     )
     start.add_argument("--pretrain_model_path", help="weights to start from (or to evaluate)")
     start.add_argument(
@@ -182,8 +186,10 @@ def read_config(arguments: argparse.Namespace) -> Config:
     return cfg
 
 
-def read_start(arguments: argparse.Namespace, model: str) -> tuple[dict[str, Any] | None, bool]:
-    """The checkpoint to start from, and whether its training goes on.
+def read_start(
+    arguments: argparse.Namespace, model: str
+) -> tuple[dict[str, Any] | None, Path | None]:
+    """The checkpoint to start from, and the file if its training goes on.
 
     Args:
         arguments: of the command line.
@@ -193,19 +199,40 @@ def read_start(arguments: argparse.Namespace, model: str) -> tuple[dict[str, Any
         UserError: flags that contradict each other, or see `util.checkpoint.load`.
         FileNotFoundError: no such checkpoint.
     """
-    path = arguments.resume
-    if path == "auto":
-        path = Path(arguments.output_dir) / "checkpoint.pth"
-        path = path if path.is_file() else None
-    if path is not None:
-        if arguments.pretrain_model_path and arguments.resume != "auto":
+    resume, weights = arguments.resume, arguments.pretrain_model_path
+    if resume == "auto":
+        found = find_newest(Path(arguments.output_dir))
+        if found is None and weights is None:
+            return None, None
+        resume = found
+    elif resume is not None:
+        if weights:
             raise UserError("--resume and --pretrain_model_path both name the weights; use one.")
-        if arguments.overwrite and not arguments.eval:
-            raise UserError("--resume continues what --overwrite would replace; use one.")
-        return checkpoint.load(path, model), not arguments.eval
-    if arguments.pretrain_model_path:
-        return checkpoint.load(arguments.pretrain_model_path, model), False
-    return None, False
+        resume = Path(resume)
+    if resume is None:
+        return (None if weights is None else checkpoint.load(weights, model)), None
+    if arguments.overwrite and not arguments.eval:
+        raise UserError("--resume continues what --overwrite would replace; use one.")
+    return checkpoint.load(resume, model), None if arguments.eval else resume
+
+
+def find_newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, the same on all processes; None: there is none.
+
+    Raises:
+        UserError: all of its checkpoints are damaged.
+    """
+    found, error = None, None
+    if distributed.is_main_process():
+        try:
+            newest = read_newest(folder, read_file)
+            found = None if newest is None else newest[0]
+        except UserError as reason:
+            error = str(reason)
+    found, error = distributed.broadcast_object((found, error))
+    if error is not None:
+        raise UserError(error)
+    return found
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -228,12 +255,13 @@ def run(arguments: argparse.Namespace) -> None:
             resumes=resumes,
             overwrite=arguments.overwrite,
             tensorboard=arguments.save_log,
+            keep_checkpoints=cfg.keep_checkpoints,
         )
     elif distributed.is_main_process():
         cfg.dump(output_dir / "config_eval.py")
 
     torch.manual_seed(cfg.seed)
-    ignore = [] if resumes else arguments.finetune_ignore
+    ignore = [] if resumes is not None else arguments.finetune_ignore
     weights = None if start is None else start["model"]
     model, criterion, postprocessor = build_model(cfg, weights, ignore)
     model, criterion = model.to(device), criterion.to(device)
@@ -257,7 +285,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if folder is not None:
         trainer = build_trainer(
-            cfg, arguments, model, criterion, evaluation, folder, start if resumes else None
+            cfg, arguments, model, criterion, evaluation, folder, None if resumes is None else start
         )
         trainer.run()
         return
@@ -314,15 +342,24 @@ def build_trainer(
         epochs=cfg.epochs,
         start_epoch=arguments.start_epoch,
         resume=resume,
+        saving=Saving(
+            steps=cfg.checkpoint_steps,
+            minutes=cfg.checkpoint_minutes,
+            every=cfg.checkpoint_every,
+            eval_every=cfg.eval_every,
+        ),
+        average=WeightAverage(model, cfg.ema_decay) if cfg.ema_decay > 0 else None,
         log_every=cfg.log_every,
-        checkpoint_every=cfg.checkpoint_every,
-        eval_every=cfg.eval_every,
         note=arguments.note,
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status is 1 after a non-finite loss, else `run_program`'s."""
+    """Run the command line.
+
+    The exit status is 1 after a non-finite loss, 128 + a signal's number after a training that was
+    saved and ended because of it, else `run_program`'s.
+    """
     arguments = build_parser().parse_args(argv)
     try:
         status = run_program(lambda: run(arguments))
@@ -330,6 +367,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if distributed.is_main_process():
             print(f"error: {error}", file=sys.stderr)
         status = 1
+    except RunStoppedError as stopped:
+        if distributed.is_main_process():
+            print(stopped, file=sys.stderr)
+        status = 128 + stopped.number
     # After an error of this process alone, the others may be waiting for it: just leave.
     if status == 0:
         distributed.shutdown()

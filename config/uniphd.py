@@ -136,6 +136,8 @@ prompt_probabilities: Table(others=Number(least=0), takes_new=True) = dict(
     text=0.5, scribble=0.25, point=0.25
 )
 batch_size: Whole(least=1, most=100000) = 4  # per process; 4 processes in the paper
+# Batches of every process that make up one step, as if they were one.
+accumulation_steps: Whole(least=1, most=100000) = 1
 epochs: Whole(least=1) = 20
 lr: Number(above=0) = 1e-4
 lr_backbone: Number(least=0) = 1e-5
@@ -150,8 +152,14 @@ amp: OrFlag(OneOf("bfloat16", "float16")) = False
 # Between processes: MiB of the pieces in which gradients travel, and whether in bfloat16.
 gradient_bucket_mb: Number(above=0, most=4096) = 25.0
 gradient_bfloat16: Flag() = False
+# Share of the averaged weights (EMA) that stays at every step, e.g. 0.9998; 0: no average.
+ema_decay: Number(least=0, most=0.999999) = 0.0
 seed: Whole(least=0, most=2**63 - 1) = 42
 checkpoint_every: Whole(least=0) = 1  # epochs between two numbered copies; 0: none
+# Every epoch's end is saved anyway; within an epoch: every so many steps, or minutes; 0: not.
+checkpoint_steps: Whole(least=0) = 0
+checkpoint_minutes: Number(least=0) = 10.0
+keep_checkpoints: Whole(least=1, most=1000) = 2  # of the newest
 eval_every: Whole(least=0) = 1  # epochs; 0: only after the last
 # Prompts of the evaluation after an epoch.
 eval_prompts: ListOf(Text(), least=1) = ["text", "scribble", "point"]

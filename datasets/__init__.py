@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import gc
 import importlib
+import signal
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from datasets.base import PeopleDataset, Transform
 from datasets.sample import collate
-from datasets.samplers import EvaluationSampler, TrainingSampler
+from datasets.samplers import EvaluationBatches, TrainingBatches, TrainingOrder
 from datasets.skeleton import Skeleton, get_skeleton
 from datasets.transforms import EvaluationTransform, TrainingTransform
 from util.errors import UserError
@@ -77,7 +78,7 @@ def build_loader(
 ) -> DataLoader:
     """Build this process' loader of padded batches, in training or evaluation order.
 
-    Call `loader.dataset.set_epoch` and, in training, `loader.sampler.set_epoch` before an epoch.
+    In training, call `loader.dataset.set_epoch` and `loader.batch_sampler.start` before an epoch.
     The workers are started once, with the first epoch, and stay.
 
     Args:
@@ -89,25 +90,18 @@ def build_loader(
     Raises:
         UserError: batch_size is not a multiple of prompts_per_image.
     """
+    batches: TrainingBatches | EvaluationBatches
     if dataset.training:
-        if cfg.prompts_per_image > 0 and cfg.batch_size % cfg.prompts_per_image:
-            raise UserError(
-                f"batch_size has to be a multiple of prompts_per_image, so that an image's prompts "
-                f"are in one batch; got {cfg.batch_size} and {cfg.prompts_per_image}."
-            )
-        sampler = TrainingSampler(
-            dataset.image_groups(), cfg.seed, rank, world_size, cfg.prompts_per_image
-        )
-        batch_size = cfg.batch_size
+        order = TrainingOrder(dataset.image_groups(), cfg.seed, cfg.prompts_per_image)
+        batches = TrainingBatches(order, cfg.batch_size, rank, world_size, cfg.accumulation_steps)
         share_images = cfg.share_image_features
     else:
-        share_images = False
-        sampler = EvaluationSampler(len(dataset), rank, world_size)
         batch_size = cfg.batch_size if cfg.eval_batch_size is None else cfg.eval_batch_size
+        batches = EvaluationBatches(len(dataset), batch_size, rank, world_size)
+        share_images = False
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        batch_sampler=batches,
         num_workers=cfg.num_workers,
         collate_fn=partial(collate, divisor=cfg.pad_divisor, share_images=share_images),
         persistent_workers=cfg.num_workers > 0,
@@ -120,6 +114,10 @@ def build_loader(
 
 def _begin_worker(number: int) -> None:
     """Called in each of a loader's worker processes as it starts."""
+    # A run that is to stop stops its workers itself, after the step that they are reading for.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # One core per worker; OpenCV's threads, if the main process had any, are not in a forked one.
     cv2.setNumThreads(0)
     # What was inherited is shared with the main process until something writes to it, and garbage

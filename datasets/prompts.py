@@ -21,9 +21,15 @@ import torch
 from torch import Tensor
 
 from datasets.scribble import NUM_POINTS, resample_stroke
-from util import distributed, visualize
+from util import visualize
 from util.errors import UserError
 from util.nested_tensor import NestedTensor
+
+# Of every sample of a batch, the source of what its prompt is drawn from.
+Generators = Sequence[np.random.Generator]
+
+# Keeps the prompts' random streams apart from others of (seed, epoch, ...).
+_STREAM = 0x9207
 
 # --- prompts on their way to the model -----------------------------------------------------------
 
@@ -143,13 +149,14 @@ class PromptKind(ABC):
 
     @abstractmethod
     def from_targets(
-        self, targets: Sequence[Mapping[str, Any]], generator: np.random.Generator | None = None
+        self, targets: Sequence[Mapping[str, Any]], generators: Generators | None = None
     ) -> Prompt:
         """The prompts of a batch of samples.
 
         Args:
             targets: of B finished samples (`datasets.sample.Sample`), one person each.
-            generator: source of what training draws; None: evaluation, nothing is drawn.
+            generators: by sample, the source of what training draws; None: evaluation, nothing is
+                drawn.
 
         Raises:
             UserError: a sample without what the kind needs, by its image id.
@@ -188,7 +195,7 @@ class TextKind(PromptKind):
         return None if (image_entry.get("caption") or "").strip() else "caption"
 
     def from_targets(
-        self, targets: Sequence[Mapping[str, Any]], generator: np.random.Generator | None = None
+        self, targets: Sequence[Mapping[str, Any]], generators: Generators | None = None
     ) -> TextPrompt:
         """See `PromptKind.from_targets`."""
         return TextPrompt([required(target, "caption", self.name) for target in targets])
@@ -216,7 +223,7 @@ class ScribbleKind(PromptKind):
         return None if annotation.get("scribble") else "scribble"
 
     def from_targets(
-        self, targets: Sequence[Mapping[str, Any]], generator: np.random.Generator | None = None
+        self, targets: Sequence[Mapping[str, Any]], generators: Generators | None = None
     ) -> ScribblePrompt:
         """See `PromptKind.from_targets`."""
         scribbles = [required(target, "scribble", self.name) for target in targets]
@@ -253,14 +260,15 @@ class PointKind(PromptKind):
         return None if annotation.get("scribble") else "scribble"
 
     def from_targets(
-        self, targets: Sequence[Mapping[str, Any]], generator: np.random.Generator | None = None
+        self, targets: Sequence[Mapping[str, Any]], generators: Generators | None = None
     ) -> PointPrompt:
         """See `PromptKind.from_targets`; training draws one of four points in the middle."""
         scribbles = torch.stack([required(target, "scribble", self.name) for target in targets])
-        if generator is None:
+        if generators is None:
             chosen = torch.full((len(targets),), self.EVALUATION_INDEX)
         else:
-            chosen = torch.from_numpy(generator.choice(self.TRAINING_INDICES, size=len(targets)))
+            drawn = [generator.choice(self.TRAINING_INDICES) for generator in generators]
+            chosen = torch.tensor(drawn)
         return PointPrompt(scribbles.take_along_dim(chosen[:, None, None], dim=1))
 
     def parse(self, text: str) -> list[float]:
@@ -360,17 +368,17 @@ class PromptSampler:
         generator = np.random.default_rng((self.seed, epoch, step))
         return str(generator.choice(self.names, p=weights / weights.sum()))
 
-    def draw(
-        self, targets: Sequence[Mapping[str, Any]], epoch: int, step: int
-    ) -> tuple[str, Prompt]:
-        """Name and prompts of step `step` for the samples of this process.
+    def draw(self, kind: str, targets: Sequence[Mapping[str, Any]], epoch: int) -> Prompt:
+        """Prompts of a kind for samples of an epoch; a sample's follows from its image id.
 
         Raises:
             UserError: see `PromptKind.from_targets`.
         """
-        name = self.kind(epoch, step)
-        generator = np.random.default_rng((self.seed, epoch, step, distributed.rank() + 1))
-        return name, get_kind(name).from_targets(targets, generator)
+        generators = [
+            np.random.default_rng((self.seed, epoch, target["image_id"] % 2**64, _STREAM))
+            for target in targets
+        ]
+        return get_kind(kind).from_targets(targets, generators)
 
 
 # --- helpers of kinds ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 
 import pytest
@@ -11,6 +12,7 @@ from small_models import random_batch, small_model
 
 from models.uniphd.prompt_encoder import PointPrompt
 from util import checkpoint
+from util.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +73,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     checkpoint.save(path, {"model": {"a": torch.ones(2)}})
 
     def full_disk(payload, file):
-        with open(file, "wb") as stream:
-            stream.write(b"half")
-        raise OSError("No space left on device")
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"last.pth: the checkpoint cannot be written: No space"):
         checkpoint.save(path, {"model": {"a": torch.zeros(2)}})
     assert torch.equal(checkpoint.load(path)["model"]["a"], torch.ones(2))
     assert os.listdir(tmp_path) == ["last.pth"]

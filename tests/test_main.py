@@ -72,6 +72,8 @@ def test_settings_arrive_where_they_are_used(tmp_path, monkeypatch):
     monkeypatch.setattr(main.Trainer, "run", lambda trainer: seen.append(trainer))
     options = ["weight_decay=0.03", "lr=0.007", "clip_max_norm=0.7", "synthetic.val_length=2"]
     options += ["lr_warmup_steps=9", "lr_drop_epochs=3,5", "checkpoint_every=4", "eval_every=6"]
+    options += ["checkpoint_steps=70", "checkpoint_minutes=1.5", "keep_checkpoints=5"]
+    options += ["accumulation_steps=3", "ema_decay=0.75"]
     options += ["log_every=8", "epochs=11", "seed=12", "amp=False", "prompt_probabilities.text=0.9"]
     arguments = ["--output_dir", str(tmp_path), "--device", "cpu", "--start_epoch", "2"]
     arguments += ["--note", "hello", "--save_images", "3", "--save_predictions"]
@@ -83,7 +85,17 @@ def test_settings_arrive_where_they_are_used(tmp_path, monkeypatch):
     assert (optimization.clip_max_norm, optimization.amp_dtype) == (0.7, None)
     schedule = optimization.schedule
     assert (schedule.warmup_steps, schedule.drop_epochs) == (9, (3, 5))
-    assert (trainer.checkpoint_every, trainer.eval_every, trainer.log_every) == (4, 6, 8)
+    assert (trainer.saving.every, trainer.saving.eval_every, trainer.log_every) == (4, 6, 8)
+    assert (trainer.saving.steps, trainer.saving.minutes) == (70, 1.5)
+    assert trainer.folder.keep_checkpoints == 5
+    assert trainer.loader.batch_sampler.parts == 3
+    trainer.average.update()
+    with torch.no_grad():
+        for averaged in trainer.average.model.parameters():
+            averaged.zero_()
+    trainer.average.update()
+    weights = next(trainer.model.parameters())
+    assert torch.allclose(next(trainer.average.model.parameters()), 0.25 * weights)
     assert (trainer.epochs, trainer.seed, trainer.note) == (11, 12, "hello")
     assert (trainer.prompts.seed, trainer.prompts.probabilities["text"]) == (12, 0.9)
     assert (evaluation.prompts, evaluation.num_images) == (("point",), 3)
@@ -144,8 +156,9 @@ def test_train_trigger_limits_the_kinds():
 def test_batch_sizes(options, training_batch, evaluation_batch):
     paper = ["-c", str(ROOT / "config" / "uniphd.py"), "--options", "num_workers=0", *options]
     cfg = settings(*paper)
-    assert build_loader(cfg, ToyDataset(50, training=True)).batch_size == training_batch
-    assert build_loader(cfg, ToyDataset(50, training=False)).batch_size == evaluation_batch
+    for training, size in ((True, training_batch), (False, evaluation_batch)):
+        loader = build_loader(cfg, ToyDataset(50, training=training))
+        assert len(next(iter(loader.batch_sampler))) == size
 
 
 def test_settings_that_do_not_go_together_are_refused_at_once(tmp_path, capsys):
@@ -380,7 +393,7 @@ def test_a_used_output_folder_is_not_used_again_unless_told(trained, tmp_path, c
     assert "--overwrite" in error and "--resume auto" in error
     # The new run fails before it has anything to save.
     assert main.main([*arguments, "--overwrite", *options, "within_type=star"]) == 2
-    assert files_of(tmp_path) == before
+    assert {**files_of(tmp_path), **before} == files_of(tmp_path)
     assert main.main([*arguments, "--eval", *options]) == 0
     assert {path: files_of(tmp_path)[path] for path in before} == before
 
@@ -472,5 +485,7 @@ def test_sigterm_ends_a_training_in_order(trained, tmp_path):
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM, error
     assert "Traceback" not in error
-    assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.tmp"))
-    checkpoint.load(tmp_path / "checkpoint.pth")
+    assert [path.name for path in tmp_path.glob(".*")] == [".lock"]
+    saved = checkpoint.load(tmp_path / "checkpoint.pth")
+    assert "by SIGTERM: all of it is saved in" in error and "--resume auto" in error
+    assert saved["within"] is None or saved["within"]["step"] >= 1

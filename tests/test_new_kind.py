@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_refhuman
@@ -38,14 +39,15 @@ class BoxKind(PromptKind):
     metavar = "X1,Y1,X2,Y2"
     help = "left, top, right and bottom of a box around the person"
 
-    def from_targets(self, targets, generator=None):
+    def from_targets(self, targets, generators=None):
         boxes = torch.cat([required(target, "boxes", self.name) for target in targets])
         sizes = torch.stack([target["size"] for target in targets]).flip(-1)
         corners = torch.cat(
             [boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], dim=-1
         )
-        if generator is not None:  # a hand is not exact
-            corners = corners + torch.from_numpy(generator.normal(0, 0.01, corners.shape)).float()
+        if generators is not None:  # a hand is not exact
+            drawn = np.stack([generator.normal(0, 0.01, 4) for generator in generators])
+            corners = corners + torch.from_numpy(drawn).float()
         return BoxPrompt(box_points(corners * sizes.repeat(1, 2)))
 
     def parse(self, text):

@@ -65,16 +65,18 @@ def test_prompts_of_a_batch_in_evaluation():
 def test_training_points_are_the_published_ones():
     sampler = PromptSampler({"point": 1.0}, seed=1)
 
-    def indices(step):
-        kind, prompt = sampler.draw(make_targets(3), 0, step)
-        assert kind == "point"
-        return [int(x - i) // 2 for i, x in enumerate(prompt.points[:, 0, 0].tolist())]
+    def indices(epoch, targets):
+        prompt = sampler.draw("point", targets, epoch)
+        return [
+            int(x - target["image_id"]) // 2
+            for x, target in zip(prompt.points[:, 0, 0].tolist(), targets, strict=True)
+        ]
 
-    drawn = [index for step in range(40) for index in indices(step)]
+    targets = make_targets(3)
+    drawn = [index for epoch in range(40) for index in indices(epoch, targets)]
     assert set(drawn) == {4, 5, 6, 7}
-    assert indices(3) == drawn[9:12]
-    # The stream of earlier versions: runs that they began go on as they would have.
-    assert drawn[:12] == [5, 4, 6, 4, 7, 5, 5, 4, 7, 5, 6, 7]
+    # A sample's point does not hang on the others of its batch.
+    assert [indices(3, [target])[0] for target in targets] == indices(3, targets) == drawn[9:12]
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_any_number_of_workers_gives_the_same_samples(refhuman_folder):
         cfg = configuration(folder, num_workers=workers)
         loader = build_loader(cfg, build_dataset(cfg, "train"))
         loader.dataset.set_epoch(2)
-        loader.sampler.set_epoch(2)
+        loader.batch_sampler.start(2)
         batches[workers] = list(loader)
     for workers in (1, 3):
         for (images, targets), (same_images, same_targets) in zip(
@@ -235,7 +235,7 @@ def test_workers_stay_and_follow_the_epoch(refhuman_folder, split):
         for epoch in (0, 1, 5):
             loader.dataset.set_epoch(epoch)
             if split == "train":
-                loader.sampler.set_epoch(epoch)
+                loader.batch_sampler.start(epoch)
             next(iter(loader))  # an epoch that is given up, with batches under way
             epochs.append([images.tensors.clone() for images, _ in loader])
             if workers:
@@ -297,7 +297,7 @@ def test_build_dataset_follows_the_configuration(refhuman_folder):
     val = build_dataset(configuration(folder), "val")
     assert len(val) == 5 and not val.training
     loader = build_loader(configuration(folder), val, rank=1, world_size=2)
-    assert [[t["image_id"] for t in targets] for _, targets in loader] == [[2, 4]]
+    assert [[t["image_id"] for t in targets] for _, targets in loader] == [[5]]
     batches = list(build_loader(configuration(folder, eval_batch_size=3), val))
     assert [len(targets) for _, targets in batches] == [3, 2]
     cfg = SimpleNamespace(**{**configuration(folder).to_dict(), "eval_batch_size": None})

@@ -20,12 +20,12 @@ from toy import (
     toy_optimization,
 )
 
-from trainer import LearningRateSchedule, autocast_dtype
 from util import checkpoint
 from util.config import Config
 from util.errors import UserError
 from util.logging import read_json_lines
 from util.loss_means import NonFiniteLossError
+from util.optimization import LearningRateSchedule, autocast_dtype
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,8 @@ def test_steps_follow_the_schedule_from_the_full_rate():
     optimization = toy_optimization(model, warmup_steps=4)
     rates = []
     for epoch in (0, 0, 0, 0, 1, 2, 2):
-        optimization.step(sum(p.sum() for p in model.parameters()), epoch)
+        optimization.backward(sum(p.sum() for p in model.parameters()))
+        optimization.step(epoch)
         rates.append(optimization.rates()["rest"])
     expected = [0.0125, 0.025, 0.0375, 0.05, 0.05, 0.005, 0.005]
     assert rates == pytest.approx(expected)
@@ -65,7 +66,8 @@ def test_steps_follow_the_schedule_from_the_full_rate():
 def test_gradients_are_clipped_and_their_norm_recorded(limit, norm):
     model = ToyModel()
     optimization = toy_optimization(model, clip_max_norm=limit)
-    numbers = optimization.step(sum(p.sum() for p in model.parameters()), 0)
+    optimization.backward(sum(p.sum() for p in model.parameters()))
+    numbers = optimization.step(0)
     count = sum(p.numel() for p in model.parameters())
     assert numbers["grad_norm"].item() == pytest.approx(math.sqrt(count))
     after = math.sqrt(sum(p.grad.pow(2).sum().item() for p in model.parameters()))
@@ -98,7 +100,8 @@ def test_a_step_is_adamws_and_continues_from_a_plain_ones_checkpoint():
     assert all(group["fused"] for group in resumed.optimizer.param_groups)
     for _ in range(3):
         plain_step()
-        resumed.step(list(losses())[1], 0)
+        resumed.backward(list(losses())[1])
+        resumed.step(0)
     for name, value in models[0].state_dict().items():
         torch.testing.assert_close(models[1].state_dict()[name], value, rtol=1e-12, atol=1e-12)
 
@@ -111,11 +114,13 @@ def test_an_overflow_in_float16_leaves_the_step_out_without_asking_the_host(monk
     with monkeypatch.context() as patch:
         for name in ("item", "tolist", "__bool__", "__float__"):
             patch.setattr(torch.Tensor, name, lambda *_: pytest.fail("a step waits for a number"))
-        assert optimization.step(1e38 * sum(p.sum() for p in model.parameters()), 0) == {}
+        optimization.backward(1e38 * sum(p.sum() for p in model.parameters()))
+        assert optimization.step(0) == {}
     assert optimization.scaler.get_scale() == scale / 2
     for name, value in before.items():
         assert torch.equal(model.state_dict()[name], value)
-    optimization.step(sum(p.sum() for p in model.parameters()), 0)
+    optimization.backward(sum(p.sum() for p in model.parameters()))
+    optimization.step(0)
     assert not torch.equal(model.state_dict()["out.weight"], before["out.weight"])
 
 
@@ -303,10 +308,14 @@ def test_training_learns_and_leaves_its_files(tmp_path):
     assert json.loads((tmp_path / "eval.json").read_text()) == records[-1]["eval"]
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
+        ".lock",
         "checkpoint.pth",
         "checkpoint0001.pth",
         "checkpoint0003.pth",
         "checkpoint_best.pth",
+        "checkpoint_best_mask.pth",
+        "checkpoint_step00000020.pth",
+        "checkpoint_step00000025.pth",
         "config.py",
         "eval.json",
         "log.txt",
@@ -316,7 +325,7 @@ def test_training_learns_and_leaves_its_files(tmp_path):
     saved = checkpoint.load(tmp_path / "checkpoint.pth")
     assert (saved["epoch"], saved["config"]) == (4, {"seed": 7})
     keys = {"model", "optimizer", "scaler", "epoch", "step", "record", "config"}
-    assert saved.keys() == keys
+    assert saved.keys() == keys | {"average", "batches", "within"}
     names = [n for group in saved["optimizer"]["param_groups"] for n in group["param_names"]]
     assert names == [name for name, _ in ToyModel().named_parameters()]
     best = max(records, key=lambda record: record["eval"]["scribble"]["keypoint_ap"])
@@ -325,7 +334,7 @@ def test_training_learns_and_leaves_its_files(tmp_path):
 
 
 def test_only_the_asked_for_copies_and_evaluations(tmp_path):
-    run_toy_training(tmp_path, 3, checkpoint_every=0, eval_every=0)
+    run_toy_training(tmp_path, 3, every=0, eval_every=0)
     assert not list(tmp_path.glob("checkpoint0*.pth"))
     assert not (tmp_path / "tensorboard").exists()
     records = read_json_lines(tmp_path / "log.txt")
@@ -353,7 +362,15 @@ def test_what_is_overwritten_stays_until_there_is_an_epoch_to_save(tmp_path):
 
     run_toy_training(tmp_path, 1, overwrite=True, tensorboard=True)
     names = {path.name for path in tmp_path.iterdir()} - {"eval.json", "tensorboard"}
-    assert names == {"checkpoint.pth", "checkpoint_best.pth", "config.py", "log.txt"}
+    assert names == {
+        ".lock",
+        "checkpoint.pth",
+        "checkpoint_best.pth",
+        "checkpoint_best_mask.pth",
+        "checkpoint_step00000005.pth",
+        "config.py",
+        "log.txt",
+    }
     assert [record["epoch"] for record in read_json_lines(tmp_path / "log.txt")] == [0]
     assert not curves & set((tmp_path / "tensorboard").iterdir())
     assert Config.fromfile(tmp_path / "config.py").to_dict() == {"seed": 7}

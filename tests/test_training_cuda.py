@@ -10,7 +10,7 @@ from small_models import all_prompts, random_batch, random_targets, small_model
 
 import engine
 from models import build_parameter_groups
-from trainer import LearningRateSchedule, Optimization
+from util.optimization import LearningRateSchedule, Optimization
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,7 +27,14 @@ class StrictLoader:
     """
 
     def __init__(self):
-        self.sampler = self.dataset = SimpleNamespace(set_epoch=lambda epoch: None)
+        self.dataset = SimpleNamespace(set_epoch=lambda epoch: None)
+        self.batch_sampler = SimpleNamespace(
+            start=lambda epoch, first_step: None,
+            steps=STEPS,
+            rounds=1,
+            counts=lambda step, number: True,
+            part=lambda number: number,
+        )
 
     def __len__(self):
         return STEPS
@@ -51,10 +58,13 @@ class OneKind:
     """Draws the same prompts in every step."""
 
     def __init__(self, kind):
-        self.kind = kind
+        self._kind = kind
 
-    def draw(self, targets, epoch, step):
-        return self.kind, all_prompts()[self.kind]
+    def kind(self, epoch, step):
+        return self._kind
+
+    def draw(self, kind, targets, epoch):
+        return all_prompts()[kind]
 
 
 @pytest.mark.parametrize("kind", ["text", "scribble", "point"])

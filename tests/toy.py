@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +15,12 @@ from datasets.evaluation import ReferringEvaluator
 from datasets.prompts import PromptSampler, TextPrompt
 from datasets.sample import Sample
 from datasets.skeleton import COCO
-from trainer import Evaluation, LearningRateSchedule, Optimization, Trainer
-from util import distributed
+from trainer import Evaluation, Saving, Trainer
+from util import checkpoint, distributed
 from util.config import Config
+from util.optimization import LearningRateSchedule, Optimization
 from util.run_folder import RunFolder
+from util.weight_average import WeightAverage
 
 CPU = torch.device("cpu")
 
@@ -215,11 +218,11 @@ class ToyPeopleModel(nn.Module):
 class ToyCriterion(nn.Module):
     """Squared distance to a number that the image's id decides."""
 
-    def forward(self, outputs, targets):
+    def forward(self, outputs, targets, num_people):
         wanted = torch.tensor([target["image_id"] / 10 for target in targets])
         return {
-            "loss_square": ((outputs["value"] - wanted) ** 2).mean(),
-            "loss_size": outputs["value"].abs().mean(),
+            "loss_square": ((outputs["value"] - wanted) ** 2).sum() / num_people,
+            "loss_size": outputs["value"].abs().sum() / num_people,
         }
 
     def total(self, losses):
@@ -256,7 +259,9 @@ class ToyPostProcess(nn.Module):
         return results
 
 
-def toy_loader(length, training, batch_size, rank=0, world_size=1, dataset=ToyDataset):
+def toy_loader(
+    length, training, batch_size, rank=0, world_size=1, dataset=ToyDataset, accumulation_steps=1
+):
     """The project's loader over a toy data set."""
     cfg = SimpleNamespace(
         seed=3,
@@ -266,6 +271,7 @@ def toy_loader(length, training, batch_size, rank=0, world_size=1, dataset=ToyDa
         pad_divisor=16,
         prompts_per_image=1,
         share_image_features=False,
+        accumulation_steps=accumulation_steps,
     )
     return build_loader(cfg, dataset(length, training), rank, world_size)
 
@@ -322,25 +328,45 @@ def make_toy_trainer(
     dataset=ToyDataset,
     eval_prompts=("scribble",),
     optimization=None,
-    **settings,
+    accumulation_steps=1,
+    ema_decay=0.0,
+    keep_checkpoints=2,
+    log_every=2,
+    note="",
+    start_epoch=0,
+    **saving,
 ):
-    """A trainer of a toy model; `settings` are those of `Trainer`, `optimization` of the above."""
+    """A trainer of a toy model.
+
+    `saving` are the arguments of `Saving`, `optimization` those of `toy_optimization`; `resume` is
+    a checkpoint, or the path of one.
+    """
     torch.manual_seed(0)
     model = model or ToyModel()
-    if resume is not None:
-        model.load_state_dict(resume["model"])
+    state = checkpoint.load(resume) if isinstance(resume, Path) else resume
+    if state is not None and not isinstance(resume, Path):
+        resume = output_dir / "checkpoint.pth"
+    if state is not None:
+        model.load_state_dict(state["model"])
     folder = RunFolder(
         output_dir,
         Config({"seed": 7}),
-        resumes=resume is not None,
+        resumes=resume,
         overwrite=overwrite,
         tensorboard=tensorboard,
+        keep_checkpoints=keep_checkpoints,
     )
-    settings = {"log_every": 2, "checkpoint_every": 2, "eval_every": 1, **settings}
     return Trainer(
         model,
         ToyCriterion(),
-        toy_loader(length, True, batch_size, *processes, dataset=dataset),
+        toy_loader(
+            length,
+            True,
+            batch_size,
+            *processes,
+            dataset=dataset,
+            accumulation_steps=accumulation_steps,
+        ),
         toy_optimization(model, **(optimization or {})),
         toy_evaluation(output_dir, prompts=eval_prompts, processes=processes, dataset=dataset),
         folder,
@@ -348,8 +374,12 @@ def make_toy_trainer(
         device=CPU,
         seed=7,
         epochs=epochs,
-        resume=resume,
-        **settings,
+        start_epoch=start_epoch,
+        resume=state,
+        saving=Saving(**{"every": 2, "eval_every": 1, **saving}),
+        average=WeightAverage(model, ema_decay) if ema_decay > 0 else None,
+        log_every=log_every,
+        note=note,
     )
 
 
@@ -360,7 +390,7 @@ def run_toy_training(output_dir, epochs, model=None, **settings):
     return trainer
 
 
-def train_without_dropout(output_dir, processes):
+def train_without_dropout(output_dir, processes, rounds=1, length=8):
     """Train with 4 samples per step in all, by a (rank, world size); returns all weights [n]."""
     torch.manual_seed(1)
     model = ToyModel()
@@ -369,10 +399,11 @@ def train_without_dropout(output_dir, processes):
         output_dir,
         3,
         model,
-        probabilities={"text": 0.5, "scribble": 0.5},
-        length=8,
-        batch_size=4 // processes[1],
+        probabilities=ALL_KINDS,
+        length=length,
+        batch_size=4 // (processes[1] * rounds),
         processes=processes,
+        accumulation_steps=rounds,
     )
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 

@@ -103,10 +103,14 @@ def reduce_mean(tensor: Tensor) -> Tensor:
 
     It carries no gradient.  A NaN of any process is a NaN everywhere.
     """
+    return reduce_sum(tensor) / world_size()
+
+
+def reduce_sum(tensor: Tensor) -> Tensor:
+    """The sum of a tensor over the processes, the same on all of them; without gradient."""
     tensor = tensor.detach().clone()
     if world_size() > 1:
         dist.all_reduce(tensor)
-        tensor /= world_size()
     return tensor
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +26,45 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
+        _reach_disk(temporary)
         os.replace(temporary, path)
+        _reach_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Make `path` another name of `source`, or a copy where the file system has one name per file.
+
+    An earlier `path` stays until the new one is complete.
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full.
+    """
+    with written_whole(path) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed while writing left half-written.
+
+    Nobody may be writing into `folder` now.
+    """
+    for path in folder.iterdir():
+        if re.match(r"\.\d+\..", path.name) and path.is_file():
+            path.unlink()
+
+
+def _reach_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without
+            raise
+    finally:
+        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -67,6 +68,12 @@ class GradientExchange:
         )
         if bfloat16:
             self.model.register_comm_hook(None, bf16_compress_hook)
+
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """Around forward and backward passes after which others add to the same gradients."""
+        if isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return contextlib.nullcontext()
 
     def finish(self) -> None:
         """Average what the backward pass has left to be done; to be called after it."""

@@ -108,6 +108,14 @@ class Averages:
         """The mean of every name."""
         return {name: total / self._counts[name] for name, total in self._sums.items()}
 
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """Sums and counts, plain values, for a checkpoint."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Continue from earlier sums and counts."""
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+
 
 class Stopwatch:
     """Speed and remaining time of a loop, from the step that starts now.

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from util import distributed
 from util.logging import Averages
+
+# What a process may wish for: to save a checkpoint, and to save one and end.
+SAVE, STOP = "wish_save", "wish_stop"
+WISHES = (SAVE, STOP)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -20,15 +25,25 @@ class LossMeans:
     """Means of the losses over an epoch's steps, and over the steps since the last report.
 
     The losses of a step are looked at one step later, so that the GPU never waits for the CPU.
+    Wishes of single processes travel with them: what any of them wants, all hear of at the same
+    step.
 
     Args:
         epoch: its number, for an error.
+        state: `state_dict` of the epoch's earlier steps.
+
+    Attributes:
+        wishes: of this process, sent with the next step's losses.
     """
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, state: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
         self._all, self._since_report = Averages(), Averages()
+        if state is not None:
+            self._all.load_state_dict(state)
         self._on_the_way: _StepLosses | None = None
+        self.wishes: frozenset[str] = frozenset()
+        self._granted: set[str] = set()
 
     def add(
         self, step: int, kind: str | None, image_ids: list[int], values: Mapping[str, Tensor]
@@ -46,6 +61,10 @@ class LossMeans:
         """
         self._take()
         where = f"epoch {self._epoch}, iteration {step}" + (f", {kind} prompts" if kind else "")
+        values = dict(values)
+        device = values["loss"].device
+        for wish in WISHES:
+            values[wish] = torch.full((), float(wish in self.wishes), device=device)
         self._on_the_way = _StepLosses(where, kind, image_ids, values)
 
     def recent(self) -> str:
@@ -67,10 +86,21 @@ class LossMeans:
         self._take()
         return self._all.means()
 
+    def take_granted(self) -> set[str]:
+        """What any process wished for, of the steps looked at since the last call."""
+        granted, self._granted = self._granted, set()
+        return granted
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far, plain values; to be called on all processes."""
+        self._take()
+        return self._all.state_dict()
+
     def _take(self) -> None:
         if self._on_the_way is None:
             return
         values = self._on_the_way.receive()
+        self._granted |= {wish for wish in WISHES if values.pop(wish) > 0}
         if self._on_the_way.kind is not None:
             values[f"loss_{self._on_the_way.kind}"] = values["loss"]
         self._all.update(values)
@@ -113,6 +143,7 @@ class _StepLosses:
         if all(math.isfinite(value) for value in means.values()):
             return means
         own = dict(zip(self.names, self._own.tolist(), strict=True))
+        own = {name: value for name, value in own.items() if name not in WISHES}
         lines = [f"Non-finite loss in {self._where}."]
         gathered = distributed.all_gather_object((self._image_ids, own))
         for rank, (image_ids, values) in enumerate(gathered):

@@ -2,36 +2,84 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.utils.tensorboard import SummaryWriter
 
-from util import checkpoint, distributed
+from util import checkpoint_files, distributed
+from util.checkpoint_files import DamagedFileError
+from util.checkpoint_writer import CheckpointWriter
 from util.config import Config
 from util.errors import UserError
-from util.files import written_whole
-from util.logging import append_json_line, read_json_lines, write_json_lines
+from util.files import link_or_copy, remove_leftovers
+from util.folder_lock import FolderLock
+from util.logging import LOGGER_NAME, append_json_line, read_json_lines, write_json_lines
+
+logger = logging.getLogger(LOGGER_NAME)
+
+
+# Checkpoints of a run: the newest ones by their step, and by the epoch those that stay.
+_BY_STEP = "checkpoint_step{:08d}.pth"
+_BY_STEP_PATTERN = "checkpoint_step*.pth"
+LAST = "checkpoint.pth"
+
+T = TypeVar("T")
+
+
+def read_newest(folder: Path, read: Callable[[Path], T]) -> tuple[Path, T] | None:
+    """The newest checkpoint in a run's folder that can be read.
+
+    Damaged ones are passed over with a warning.  Their names tell their order, whatever the clock
+    said when they were written.
+
+    Args:
+        folder: of a run; need not exist.
+        read: reads a file.
+
+    Returns:
+        Its path and what `read` made of it; None where there is no checkpoint.
+
+    Raises:
+        UserError: there are checkpoints, but all of them are damaged.
+    """
+    by_epoch = sorted(folder.glob("checkpoint[0-9]*.pth"), reverse=True)
+    by_step = sorted(folder.glob(_BY_STEP_PATTERN), reverse=True)
+    found = [path for path in (*by_step, folder / LAST, *by_epoch) if path.is_file()]
+    found = [*found, *sorted(folder.glob("checkpoint_best*.pth"))]
+    for path in found:
+        try:
+            return path, read(path)
+        except DamagedFileError as error:
+            logger.warning("Passed over: %s", error)
+    if found:
+        raise UserError(
+            f"{folder}: none of its {len(found)} checkpoints can be read (see above); start again "
+            f"with --overwrite, or name a checkpoint from elsewhere with --resume."
+        )
+    return None
 
 
 class RunFolder:
     """The files of a training; only the main process writes them.
 
-    They are config.py, log.txt (one JSON line per epoch), checkpoint.pth (the last finished epoch),
-    copies of it, and tensorboard/ where asked for.  What an earlier training left stays as it is
-    until this one has its first epoch to save.
+    They are config.py, log.txt (one JSON line per epoch), the newest checkpoints by their step,
+    checkpoint.pth (another name of the newest), others that stay, and tensorboard/ where asked for.
+    What an earlier training left stays as it is until this one has something to save.
 
     Args:
         path: of the folder, which exists.
         config: all settings; stored in config.py and in every checkpoint.
-        resumes: this training continues another one.
+        resumes: the checkpoint after which this training continues; None: it begins.
         overwrite: this training may replace another one.
         tensorboard: write curves for TensorBoard.
+        keep_checkpoints: how many of the newest checkpoints stay, at least 1.
 
     Raises:
-        UserError: the folder holds a training that is neither continued nor to be replaced.
+        UserError: the folder holds a training that is neither continued nor to be replaced, or
+            another process is training in it.
     """
 
     def __init__(
@@ -39,28 +87,36 @@ class RunFolder:
         path: Path,
         config: Config,
         *,
-        resumes: bool = False,
+        resumes: Path | None = None,
         overwrite: bool = False,
         tensorboard: bool = False,
+        keep_checkpoints: int = 2,
     ) -> None:
         self.path = path
         self.config = config
-        self.last_checkpoint = path / "checkpoint.pth"
+        self.last_checkpoint = path / LAST
+        self.keep_checkpoints = keep_checkpoints
         self._log = path / "log.txt"
+        self._lock = FolderLock(path)
+        self._writer = CheckpointWriter()
         earlier = distributed.broadcast_object(self._training_files())
-        if earlier and not resumes and not overwrite:
+        continues = resumes is not None and resumes.resolve().parent == path.resolve()
+        if earlier and not continues and not overwrite:
             raise UserError(
                 f"{path} holds a training already ({', '.join(file.name for file in earlier[:3])}"
                 f"{', ...' if len(earlier) > 3 else ''}): name another --output_dir, continue it "
-                f"with --resume auto (or --resume CHECKPOINT), or replace it with --overwrite."
+                f"with --resume auto (or --resume and a checkpoint of this folder), or replace it "
+                f"with --overwrite."
             )
-        self._replaces = bool(earlier) and not resumes
+        self._replaces = bool(earlier) and not continues
         self._kept: list[dict[str, Any]] = []
         self._has_begun = False
         self._tensorboard = tensorboard
         self._board: SummaryWriter | None = None
-        if not self._replaces and distributed.is_main_process():
-            config.dump(path / "config.py")
+        if distributed.is_main_process():
+            remove_leftovers(path)
+            if not self._replaces:
+                config.dump(path / "config.py")
 
     def records_before(self, epoch: int) -> list[dict[str, Any]]:
         """Records of the finished epochs before `epoch`, from now on the only ones that count."""
@@ -73,15 +129,54 @@ class RunFolder:
         """Whether checkpoint.pth is of this training."""
         return self.last_checkpoint.is_file() and (self._has_begun or not self._replaces)
 
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Write checkpoint.pth."""
+    def save(self, state: Mapping[str, Any], step: int, *names: str) -> None:
+        """Write a checkpoint beside the training.
+
+        Args:
+            state: tensors and plain values, copied before this returns.
+            step: steps of the whole run so far.
+            names: further names under which it stays.
+
+        Raises:
+            UserError: this one or, more often, an earlier one cannot be written.
+        """
         self._begin()
-        checkpoint.save(self.last_checkpoint, {**state, "config": self.config.to_dict()})
+        path = self.path / _BY_STEP.format(step)
+
+        def write(copy: Mapping[str, Any]) -> None:
+            checkpoint_files.save(path, copy)
+            for name in (LAST, *names):
+                self._name(path, name)
+            files = sorted(self.path.glob(_BY_STEP_PATTERN))
+            number = files.index(path) + 1
+            # Later ones are of a run that this one has gone back behind.
+            for file in (*files[: max(0, number - self.keep_checkpoints)], *files[number:]):
+                file.unlink()
+
+        self._writer.submit({**state, "config": self.config.to_dict()}, write)
 
     def keep(self, name: str) -> None:
-        """Copy checkpoint.pth; an earlier file of this name stays until the copy is complete."""
-        with written_whole(self.path / name) as temporary:
-            shutil.copyfile(self.last_checkpoint, temporary)
+        """Give the newest checkpoint another name, under which it stays."""
+        self._writer.wait()
+        self._name(self.last_checkpoint, name)
+
+    def wait(self) -> None:
+        """Wait until the checkpoints that were saved are on the disk; see `save`."""
+        self._writer.wait()
+
+    def check(self) -> None:
+        """Raise what has gone wrong beside the training; see `save`."""
+        self._writer.check()
+
+    def _name(self, path: Path, name: str) -> None:
+        try:
+            link_or_copy(path, self.path / name)
+        except OSError as error:
+            raise UserError(
+                f"{self.path / name}: the checkpoint cannot be written: "
+                f"{error.strerror or error}. {path} is complete; free space and go on with "
+                f"--resume auto."
+            ) from error
 
     def append(self, record: dict[str, Any]) -> None:
         """Add an epoch's record to log.txt and to the curves."""
@@ -95,10 +190,14 @@ class RunFolder:
             _write_scalars(self._board, record)
 
     def close(self) -> None:
-        """Finish the curves."""
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        """Finish everything; others may use the folder then.  See `save` for what it raises."""
+        try:
+            self._writer.wait()
+        finally:
+            if self._board is not None:
+                self._board.close()
+                self._board = None
+            self._lock.release()
 
     def _begin(self) -> None:
         """Once: what an earlier training left and does not count any more goes."""

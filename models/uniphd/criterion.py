@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from models.uniphd.matcher import Matching, People, stack_layers
 from util.box_ops import box_cxcywh_to_xyxy, generalized_box_iou
-from util.distributed import reduce_mean
 from util.keypoint_ops import object_keypoint_similarity
 
 # Losses of every decoder layer and of the encoder's proposals, of decoder layers alone, and of the
@@ -71,23 +70,26 @@ class Criterion(nn.Module):
         weights = torch.tensor(list(self.weights.values()))
         self.register_buffer("weight_values", weights, persistent=False)
 
-    def forward(self, outputs: Mapping, targets: Sequence[dict]) -> dict[str, Tensor]:
+    def forward(
+        self, outputs: Mapping, targets: Sequence[dict], num_people: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Unweighted losses, scalars, one for every key of `weights`.
 
         Args:
             outputs: of a model that got the targets; their `matching` says which group is whose.
             targets: of B samples; `masks` [P, h, w] at the unpadded size where masks are predicted.
+            num_people: [], what the sums over people are divided by: people of all batches whose
+                losses are added up; None: of these targets.
         """
         people = People.of(targets)
         matching: Matching = outputs["matching"]
-        # Average over the processes, so that each counts people alike whatever the others have.
-        count = float(sum(len(target["labels"]) for target in targets))
-        num_people = torch.full((), count, device=outputs["pred_logits"].device)
-        num_people = reduce_mean(num_people).clamp(min=1)
+        if num_people is None:
+            count = float(sum(len(target["labels"]) for target in targets))
+            num_people = torch.full((), max(count, 1.0), device=outputs["pred_logits"].device)
         layers = stack_layers(outputs)
         sums = self._shared_losses(layers, matching, people)
         if "pred_boxes" in layers:
-            sums |= self._decoder_losses(layers, matching, people)
+            sums |= self._decoder_losses(layers, matching, people, num_people)
         names = [
             f"loss_{name}{suffix}"
             for name, values in sums.items()
@@ -131,7 +133,11 @@ class Criterion(nn.Module):
         }
 
     def _decoder_losses(
-        self, layers: Mapping[str, Tensor], matching: Matching, people: People
+        self,
+        layers: Mapping[str, Tensor],
+        matching: Matching,
+        people: People,
+        num_people: Tensor,
     ) -> dict[str, Tensor]:
         """Sums over people of the losses that decoder layers have: [L] each."""
         groups, matched = matching.groups[:-1], matching.matched[:-1]
@@ -146,7 +152,7 @@ class Criterion(nn.Module):
             "bbox": (distance * matched).flatten(1).sum(1),
             "giou": ((1 - overlap) * matched).flatten(1).sum(1),
             # As published: a mean over keypoints and people, then once more over the people.
-            "keypoints_visi": entropy / matched.flatten(1).sum(1).clamp(min=1),
+            "keypoints_visi": entropy / num_people,
         }
 
     def _mask_losses(

@@ -14,8 +14,11 @@ from benchmarks.inputs import TYPES, random_images, random_targets
 class NoiseLoader:
     """The same batch of noise, `steps` times, to the engine a loader of an epoch.
 
-    As the project's loader, it has its batches in page-locked memory where there is a GPU.
+    As the project's loader, it has its batches in page-locked memory where there is a GPU. It is
+    its own data set and sampler; the engine of older commits asks that for `set_epoch` alone.
     """
+
+    rounds = 1
 
     def __init__(self, options: dict[str, Any], steps: int) -> None:
         from util.nested_tensor import NestedTensor
@@ -29,10 +32,21 @@ class NoiseLoader:
             ]
         self.batch = samples, targets
         self.steps = steps
-        self.sampler = self.dataset = self
+        self.sampler = self.batch_sampler = self.dataset = self
 
     def set_epoch(self, epoch: int) -> None:
         """Every epoch is the same."""
+
+    def start(self, epoch: int, first_step: int) -> None:
+        """Every epoch is the same and whole."""
+
+    def counts(self, step: int, round_number: int) -> bool:
+        """All batches count."""
+        return True
+
+    def part(self, round_number: int) -> int:
+        """There is one process with one part."""
+        return 0
 
     def __len__(self) -> int:
         return self.steps
@@ -68,7 +82,11 @@ def training(
         return _older_training(options, model, criterion, cfg, loader, probabilities)
     from datasets.prompts import PromptSampler
     from models import build_parameter_groups
-    from trainer import LearningRateSchedule, Optimization
+
+    try:
+        from util.optimization import LearningRateSchedule, Optimization
+    except ImportError:  # an older commit
+        from trainer import LearningRateSchedule, Optimization
 
     device = torch.device(options["device"])
     optimization = Optimization(
