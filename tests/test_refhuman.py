@@ -297,7 +297,7 @@ def test_build_dataset_follows_the_configuration(refhuman_folder):
     val = build_dataset(configuration(folder), "val")
     assert len(val) == 5 and not val.training
     loader = build_loader(configuration(folder), val, rank=1, world_size=2)
-    assert [[t["image_id"] for t in targets] for _, targets in loader] == [[5]]
+    assert [[t["image_id"] for t in targets] for _, targets in loader] == [[3, 4]]
     batches = list(build_loader(configuration(folder, eval_batch_size=3), val))
     assert [len(targets) for _, targets in batches] == [3, 2]
     cfg = SimpleNamespace(**{**configuration(folder).to_dict(), "eval_batch_size": None})
