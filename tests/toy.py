@@ -34,13 +34,14 @@ class ToyDataset:
     skeleton = COCO
 
     def __init__(self, length, training, seed=0):
-        self.length, self.training, self.seed, self.epoch = length, training, seed, 0
+        self.length, self.training, self.seed = length, training, seed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # with the workers
 
     def __len__(self):
         return self.length
 
     def set_epoch(self, epoch):
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
 
     def image_groups(self):
         """One pair per image."""
@@ -51,7 +52,7 @@ class ToyDataset:
         return 2.0 + 5 * (index % 8), 3.0 + index % 4, 40.0, 54.0 - 2 * (index % 5)
 
     def __getitem__(self, index):
-        generator = np.random.default_rng((self.seed, self.epoch, index))
+        generator = np.random.default_rng((self.seed, int(self._epoch), index))
         image = torch.from_numpy(generator.normal(size=(3, HEIGHT, WIDTH)).astype(np.float32))
         x, y, width, height = self.box(index)
         annotation = person_annotation((x, y, width, height), index + 1, index)
@@ -260,14 +261,21 @@ class ToyPostProcess(nn.Module):
 
 
 def toy_loader(
-    length, training, batch_size, rank=0, world_size=1, dataset=ToyDataset, accumulation_steps=1
+    length,
+    training,
+    batch_size,
+    rank=0,
+    world_size=1,
+    dataset=ToyDataset,
+    accumulation_steps=1,
+    num_workers=0,
 ):
     """The project's loader over a toy data set."""
     cfg = SimpleNamespace(
         seed=3,
         batch_size=batch_size,
         eval_batch_size=batch_size,
-        num_workers=0,
+        num_workers=num_workers,
         pad_divisor=16,
         prompts_per_image=1,
         share_image_features=False,
@@ -334,6 +342,7 @@ def make_toy_trainer(
     log_every=2,
     note="",
     start_epoch=0,
+    num_workers=0,
     **saving,
 ):
     """A trainer of a toy model.
@@ -366,6 +375,7 @@ def make_toy_trainer(
             *processes,
             dataset=dataset,
             accumulation_steps=accumulation_steps,
+            num_workers=num_workers,
         ),
         toy_optimization(model, **(optimization or {})),
         toy_evaluation(output_dir, prompts=eval_prompts, processes=processes, dataset=dataset),
