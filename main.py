@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from datasets import build_dataset, build_loader
 from datasets.prompts import PROMPT_KINDS, PromptSampler, get_kind, parse_kinds
 from models import build_model, build_parameter_groups
+from models.performance.compilation import compile_layers
 from models.performance.memory import keep_freed_memory
 from trainer import Evaluation, Saving, Trainer
 from util import checkpoint, distributed
@@ -265,6 +266,8 @@ def run(arguments: argparse.Namespace) -> None:
     weights = None if start is None else start["model"]
     model, criterion, postprocessor = build_model(cfg, weights, ignore)
     model, criterion = model.to(device), criterion.to(device)
+    if cfg.compile != "off":
+        compile_layers(model, cfg.compile, static_shapes=bool(cfg.pad_sides))
     logger.info(
         "%s with %s parameters on %s, %d process(es)%s",
         type(model).__name__,

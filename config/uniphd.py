@@ -61,6 +61,8 @@ decoder: OneOf("pose_centric", "grouppose") = "pose_centric"
 # Attention inside a group: "graph" (Eq. 4), or "self" (no learned adjacency).
 within_type: OneOf("graph", "self") = "graph"
 mask_head: Flag() = True
+# torch.compile of Swin's blocks, encoder and decoder layers and the mask head, when they first run.
+compile: OneOf("off", "default", "reduce-overhead", "max-autotune") = "off"
 
 # --- losses (Appendix A.1) ---------------------------------------------------------------------
 match_costs: Table(others=Number(least=0)) = dict(
@@ -86,6 +88,9 @@ focal_gamma: Number(least=0, most=100) = 2.0
 dataset: Text() = "refhuman"
 coco_path: Text() = "data/RefHuman"
 pad_divisor: Whole(least=1, most=1024) = 16
+# Batches are padded to the smallest of these heights and widths that fits: few shapes for
+# torch.compile and cuDNN, more padding. Empty: to the next multiple of pad_divisor.
+pad_sides: ListOf(Whole(least=8, most=8192)) = []
 eval_max_side: Whole(least=32, most=8192) = 640
 # A number: shorter side; the longer one is then at most eval_max_side.
 eval_short_side: OrNone(Whole(least=32, most=8192)) = None

@@ -103,7 +103,9 @@ def build_loader(
         dataset,
         batch_sampler=batches,
         num_workers=cfg.num_workers,
-        collate_fn=partial(collate, divisor=cfg.pad_divisor, share_images=share_images),
+        collate_fn=partial(
+            collate, divisor=cfg.pad_divisor, sides=tuple(cfg.pad_sides), share_images=share_images
+        ),
         persistent_workers=cfg.num_workers > 0,
         worker_init_fn=_begin_worker,
         pin_memory=torch.cuda.is_available(),

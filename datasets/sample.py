@@ -66,13 +66,17 @@ class Sample:
 
 
 def collate(
-    samples: Sequence[Sample], divisor: int = 16, share_images: bool = False
+    samples: Sequence[Sample],
+    divisor: int = 16,
+    sides: Sequence[int] = (),
+    share_images: bool = False,
 ) -> tuple[NestedTensor, list[dict]]:
     """Finished samples -> padded batch and its targets.
 
     Args:
         samples: N finished samples, at least one; images of uint8 are normalised here.
         divisor: the padded height and width are multiples of it.
+        sides: see `NestedTensor.from_list`.
         share_images: samples that follow each other with the same pixels have one image in common.
 
     Returns:
@@ -88,7 +92,7 @@ def collate(
             images.append(sample.image)
         image_of_sample.append(len(images) - 1)
     sizes = [tuple(image.shape[1:]) for image in images]
-    batch = NestedTensor.zeros(sizes, 3, divisor, _allocate)
+    batch = NestedTensor.zeros(sizes, 3, divisor, _allocate, sides)
     for image, padded, (height, width) in zip(images, batch.tensors, sizes, strict=True):
         place = padded[:, :height, :width]
         if image.dtype == torch.uint8:

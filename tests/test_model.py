@@ -21,6 +21,7 @@ from small_models import (
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from datasets.sample import Sample, collate
 from models import build_model, build_parameter_groups
 from models.grouppose.decoder import GroupPoseDecoderLayer
 from models.layers.encoder import EncoderMemory, LevelLayout
@@ -674,6 +675,19 @@ def test_references_are_detached_between_layers_but_not_for_the_heads(built):
     assert first.abs().sum() > 0 and second.abs().sum() > 0
     assert model.decoder.layers[2].keypoint_head.layers[-1].weight.grad is None
     assert model.query_init.keypoint_head.layers[-1].weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("sides", "padded"),
+    [((), (32, 64)), ((48, 64, 96), (48, 64)), ((96, 40), (48, 96)), ((8, 30), (32, 64))],
+)
+def test_batches_are_padded_to_few_sizes(sides, padded):
+    images = random_images([(30, 47), (17, 64)])
+    batch = NestedTensor.from_list(images, sides=sides)
+    assert batch.tensors.shape == (2, 3, *padded)
+    assert batch.sizes.tolist() == [[30, 47], [17, 64]]
+    batch, _ = collate([Sample(image, {}) for image in images], sides=sides)
+    assert batch.mask.shape == (2, *padded)
 
 
 def test_images_of_the_batch_keep_their_sizes():

@@ -186,6 +186,7 @@ def loader(batch_size: int, prompts_per_image: int):
         prompts_per_image=prompts_per_image,
         share_image_features=False,
         accumulation_steps=1,
+        pad_sides=[],
     )
     return build_loader(cfg, dataset)
 

@@ -111,6 +111,11 @@ def test_the_tiny_training_shares_and_its_samples_are_the_same():
     assert next(iter(shared["val"]))[0].image_of_sample is None
 
 
+def test_batches_of_the_loader_have_the_asked_for_sizes():
+    shapes = {s: next(iter(b))[0].mask.shape[1:] for s, b in tiny_loader(pad_sides=[80]).items()}
+    assert shapes == {"train": (80, 80), "val": (128, 128)}
+
+
 def test_a_model_without_prompts_takes_shared_images():
     cfg = Config.fromfile(DECLARATIONS.parent / "grouppose.py")
     cfg.merge_from_dict({**SMALL, "num_results": 5, "backbone": "swin_T_224_1k"})

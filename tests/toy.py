@@ -280,6 +280,7 @@ def toy_loader(
         prompts_per_image=1,
         share_image_features=False,
         accumulation_steps=accumulation_steps,
+        pad_sides=[],
     )
     return build_loader(cfg, dataset(length, training), rank, world_size)
 

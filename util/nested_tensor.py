@@ -25,12 +25,15 @@ class NestedTensor:
     image_of_sample: Tensor | None = None
 
     @classmethod
-    def from_list(cls, images: Sequence[Tensor], divisor: int = 16) -> NestedTensor:
+    def from_list(
+        cls, images: Sequence[Tensor], divisor: int = 16, sides: Sequence[int] = ()
+    ) -> NestedTensor:
         """Pad images [C, h, w] with zeros at the bottom and right.
 
         Args:
             images: images with the same number of channels.
             divisor: the common height and width are rounded up to a multiple of it.
+            sides: before that, to the smallest of these that is large enough, if there is one.
 
         Raises:
             ValueError: no images, or images that are not [C, h, w] with a common C.
@@ -45,7 +48,7 @@ class NestedTensor:
                     f"[C, h, w] with the same C for the whole batch."
                 )
         sizes = [(image.shape[1], image.shape[2]) for image in images]
-        batch = cls.zeros(sizes, channels, divisor, images[0].new_zeros)
+        batch = cls.zeros(sizes, channels, divisor, images[0].new_zeros, sides)
         for i, image in enumerate(images):
             batch.tensors[i, :, : image.shape[1], : image.shape[2]] = image
         return batch
@@ -57,6 +60,7 @@ class NestedTensor:
         channels: int,
         divisor: int,
         allocate: Callable[[tuple[int, ...]], Tensor],
+        sides: Sequence[int] = (),
     ) -> NestedTensor:
         """A batch with room for images that are still to be written.
 
@@ -65,11 +69,10 @@ class NestedTensor:
             channels: of the images.
             divisor: as in `from_list`.
             allocate: makes a tensor of zeros of a given shape.
+            sides: as in `from_list`.
         """
-        height = max(height for height, _ in sizes)
-        width = max(width for _, width in sizes)
-        height = (height + divisor - 1) // divisor * divisor
-        width = (width + divisor - 1) // divisor * divisor
+        height = _padded(max(height for height, _ in sizes), divisor, sides)
+        width = _padded(max(width for _, width in sizes), divisor, sides)
         tensors = allocate((len(sizes), channels, height, width))
         mask = torch.ones(len(sizes), height, width, dtype=torch.bool, device=tensors.device)
         for own_mask, (own_height, own_width) in zip(mask, sizes, strict=True):
@@ -113,3 +116,8 @@ class NestedTensor:
             function(self.mask),
             None if image_of_sample is None else function(image_of_sample),
         )
+
+
+def _padded(side: int, divisor: int, sides: Sequence[int]) -> int:
+    side = min((candidate for candidate in sides if candidate >= side), default=side)
+    return (side + divisor - 1) // divisor * divisor
