@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import pickle
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from datasets.skeleton import SKELETONS, Skeleton
+from datasets.values import is_integer
 from util.errors import MissingFileError, UserError
 
 # --- files ---------------------------------------------------------------------------------------
@@ -158,80 +157,6 @@ def _check_image_entry(entry: Any, source: str) -> None:
             )
 
 
-def check_box(annotation: dict[str, Any], where: str, *, flat_allowed: bool = False) -> None:
-    """`bbox` has to be [x, y, width, height], by default of positive width and height.
-
-    Raises:
-        UserError: it is not.
-    """
-    box = annotation.get("bbox")
-    fits = are_numbers(box) and len(box) == 4 and min(box[2:]) >= 0
-    if not fits or (min(box[2:]) == 0 and not flat_allowed):
-        sign = "non-negative" if flat_allowed else "positive"
-        raise UserError(
-            f"{where}: 'bbox' has to be [x, y, width, height] with {sign} width and height, got "
-            f"{box!r}."
-        )
-
-
-def check_area(annotation: dict[str, Any], where: str, *, zero_allowed: bool = False) -> None:
-    """`area` has to be a number above zero, or zero where that is allowed.
-
-    Raises:
-        UserError: it is not.
-    """
-    area = annotation.get("area")
-    if not are_numbers([area]) or area < 0 or (area == 0 and not zero_allowed):
-        sign = "non-negative" if zero_allowed else "positive"
-        raise UserError(f"{where}: 'area' has to be a {sign} number, got {area!r}.")
-
-
-def check_keypoints(annotation: dict[str, Any], where: str, skeleton: Skeleton) -> None:
-    """`keypoints` has to hold x, y and visibility of each of the skeleton's keypoints.
-
-    Raises:
-        UserError: it does not; where it fits another skeleton, the message names it.
-    """
-    keypoints = annotation.get("keypoints")
-    expected = 3 * skeleton.num_keypoints
-    if are_numbers(keypoints) and len(keypoints) == expected:
-        return
-    got, remedy = repr(keypoints)[:80], ""
-    if isinstance(keypoints, list):
-        got = f"{len(keypoints)} entries"
-        fitting = [n for n, s in SKELETONS.items() if 3 * s.num_keypoints == len(keypoints)]
-        if fitting and len(keypoints) != expected:
-            remedy = f" Set skeleton={fitting[0]} for this file."
-    raise UserError(
-        f"{where}: 'keypoints' has to hold {expected} numbers (x, y, visibility of "
-        f"{skeleton.num_keypoints} keypoints), got {got}.{remedy}"
-    )
-
-
-def check_segmentation(annotation: dict[str, Any], where: str) -> None:
-    """`segmentation` has to be a list of polygons or a COCO RLE.
-
-    Raises:
-        UserError: it is not.
-    """
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, dict):
-        if not {"size", "counts"} <= set(segmentation):
-            raise UserError(f"{where}: 'segmentation' is an object without 'size' and 'counts'.")
-        return
-    if not isinstance(segmentation, list) or not segmentation:
-        raise UserError(
-            f"{where}: 'segmentation' has to be a list of polygons, got {str(segmentation)[:80]}."
-        )
-    for i, polygon in enumerate(segmentation):
-        if not are_numbers(polygon) or len(polygon) < 6 or len(polygon) % 2:
-            got = f"{len(polygon)} entries" if isinstance(polygon, list) else repr(polygon)
-            raise UserError(
-                f"{where}: polygon {i} of 'segmentation' is broken: expected an even number of at "
-                f"least 6 finite coordinates, got {got}. Repair or remove the polygon."
-            )
-
-
 def encode_segmentation(
     segmentation: list[list[float]] | dict[str, Any], height: int, width: int, name: str
 ) -> dict[str, Any]:
@@ -271,15 +196,3 @@ def same_person(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     if "person_id" in first and "person_id" in second:
         return first["person_id"] == second["person_id"]
     return all(list(first[key]) == list(second[key]) for key in ("keypoints", "bbox"))
-
-
-def is_integer(value: Any) -> bool:
-    """Whether `value` is an integer; True and False are not."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def are_numbers(values: Any) -> bool:
-    """Whether `values` is a list of finite numbers."""
-    return isinstance(values, list) and all(
-        isinstance(value, (int, float)) and math.isfinite(value) for value in values
-    )

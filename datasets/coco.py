@@ -10,15 +10,12 @@ import numpy as np
 
 from datasets.annotations import (
     PackedList,
-    check_area,
-    check_box,
-    check_keypoints,
-    check_segmentation,
     join_annotations,
     read_annotation_file,
     require_images,
 )
 from datasets.base import PeopleDataset, Transform, image_of_entry, make_sample
+from datasets.checks import check_area, check_box, check_keypoints, check_segmentation
 from datasets.evaluation import PeopleEvaluator
 from datasets.sample import Sample
 from datasets.skeleton import COCO, Skeleton

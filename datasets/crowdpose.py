@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datasets.annotations import are_numbers, check_box, check_keypoints
 from datasets.base import Transform
+from datasets.checks import check_box, check_keypoints
 from datasets.coco import CocoKeypoints
 from datasets.evaluation import PeopleEvaluator
 from datasets.skeleton import Skeleton
+from datasets.values import are_numbers
 from util.errors import UserError
 
 # Area of a person as a share of the box, as the authors' evaluation has it.

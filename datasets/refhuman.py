@@ -12,16 +12,13 @@ import torch
 
 from datasets.annotations import (
     PackedList,
-    check_area,
-    check_box,
-    check_keypoints,
-    check_segmentation,
     join_annotations,
     read_annotation_file,
     require_images,
     same_person,
 )
 from datasets.base import PeopleDataset, Transform, image_of_entry, make_sample
+from datasets.checks import check_area, check_box, check_keypoints, check_segmentation
 from datasets.evaluation import ReferringEvaluator
 from datasets.geometry import PendingImage
 from datasets.prompts import PROMPT_KINDS, PromptSampler, get_kind
