@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from datasets.values import is_integer
+from datasets.run_length import count_pixels
+from datasets.values import is_integer, require_whole_text, shown
 from util.errors import MissingFileError, UserError
+from util.images import MAX_PIXELS
 
 # --- files ---------------------------------------------------------------------------------------
 
@@ -28,7 +30,7 @@ def read_annotation_file(path: Path, layout: str) -> Any:
 
     Raises:
         MissingFileError: there is no such file.
-        UserError: it is not valid JSON.
+        UserError: it is not valid JSON in UTF-8 (a byte order mark before it does not matter).
     """
     if not path.is_file():
         raise MissingFileError(
@@ -36,7 +38,18 @@ def read_annotation_file(path: Path, layout: str) -> Any:
             f"{layout}."
         )
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.strip():
+            raise UserError(f"{path} is empty; expected the JSON of annotations. Fetch it again.")
+        return json.loads(text)
+    except UserError:
+        raise
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8 ({error}); save it as UTF-8.") from error
+    except RecursionError as error:
+        raise UserError(
+            f"{path} is nested too deeply to be an annotation file; fetch it again."
+        ) from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); fetch it again.") from error
 
@@ -58,9 +71,12 @@ def require_images(folder: Path, file_names: Collection[str], layout: str) -> No
             f"{layout}."
         )
     # One listing instead of a look-up per file: folders of this size often lie on network disks.
-    present = {entry.name for entry in os.scandir(folder)}
+    # Links are not followed for the same reason.
+    present = {
+        entry.name for entry in os.scandir(folder) if not entry.is_dir(follow_symlinks=False)
+    }
     missing = sorted(
-        name for name in file_names if name not in present and not (folder / name).is_file()
+        name for name in file_names if name not in present and not os.path.isfile(folder / name)
     )
     if missing:
         raise MissingFileError(
@@ -75,10 +91,19 @@ class PackedList:
     Reading a Python object writes its reference count, so that a list of dicts would gradually be
     copied into every forked worker; nobody writes to the block. Spawned workers get a tensor's
     memory as a handle instead of a copy.
+
+    Raises:
+        UserError: an item is nested too deeply.
     """
 
     def __init__(self, items: Sequence[Any]) -> None:
-        packed = [pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL) for item in items]
+        try:
+            packed = [pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL) for item in items]
+        except RecursionError as error:
+            raise UserError(
+                "An entry of the annotation file is nested hundreds of levels deep; remove what is "
+                "not needed from it."
+            ) from error
         self._ends = torch.from_numpy(np.cumsum([len(item) for item in packed], dtype=np.int64))
         self._bytes = torch.frombuffer(bytearray(b"".join(packed) or b" "), dtype=torch.uint8)
 
@@ -107,7 +132,7 @@ def join_annotations(
 
     Returns:
         (image entry, its annotations) of every image entry, both in their order. What is inside an
-        annotation has not been checked.
+        annotation has not been checked; see `datasets.checks`.
 
     Raises:
         UserError: naming the source, the image id, the key and the remedy.
@@ -121,40 +146,73 @@ def join_annotations(
         )
     if not content["images"]:
         raise UserError(f"{source} has no image entries; expected at least one.")
-    annotations: dict[Any, list[dict[str, Any]]] = {}
-    for image_entry in content["images"]:
-        _check_image_entry(image_entry, source)
-        if image_entry["id"] in annotations:
+    annotations: dict[int, list[dict[str, Any]]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for number, entry in enumerate(content["images"]):
+        _check_image_entry(entry, number, source)
+        where = f"{source}: image id {entry['id']}"
+        if entry["id"] in annotations:
             raise UserError(
-                f"{source}: image id {image_entry['id']} occurs twice; every image entry of a "
-                f"{form} file needs an id of its own."
+                f"{where} occurs twice; every image entry of a {form} file needs an id of its own."
             )
-        annotations[image_entry["id"]] = []
-    for annotation in content["annotations"]:
-        image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
+        annotations[entry["id"]] = []
+        name, size = entry["file_name"], (entry["height"], entry["width"])
+        if sizes.setdefault(name, size) != size:
+            raise UserError(
+                f"{where}: {shown(name)} is said to have 'height' and 'width' {list(size)}, by an "
+                f"earlier entry {list(sizes[name])}; an image has one size. Mend the wrong one."
+            )
+    for number, annotation in enumerate(content["annotations"]):
+        if not isinstance(annotation, dict):
+            raise UserError(
+                f"{source}: entry {number} of 'annotations' has to be an object, got "
+                f"{shown(annotation)}; mend or remove it."
+            )
+        image_id = annotation.get("image_id")
         if not is_integer(image_id) or image_id not in annotations:
             raise UserError(
-                f"{source}: an annotation refers to image id {image_id!r}, which 'images' does "
-                f"not have; add the image entry or remove the annotation."
+                f"{source}: an annotation (entry {number}) refers to image id {shown(image_id)}, "
+                f"which 'images' does not have; add the image entry or remove the annotation."
             )
         annotations[image_id].append(annotation)
     return [(entry, annotations[entry["id"]]) for entry in content["images"]]
 
 
-def _check_image_entry(entry: Any, source: str) -> None:
+def _check_image_entry(entry: Any, number: int, source: str) -> None:
     if not isinstance(entry, dict) or "id" not in entry:
-        raise UserError(f"{source}: an entry of 'images' has no 'id': {str(entry)[:80]}.")
-    where = f"{source}: image id {entry['id']}"
+        raise UserError(
+            f"{source}: entry {number} of 'images' has to be an object with an 'id', got "
+            f"{shown(entry)}."
+        )
+    where = f"{source}: image id {shown(entry['id'])}".replace("'", "")
     # Results are looked up by number, also in the COCO results format.
     if not is_integer(entry["id"]):
-        raise UserError(f"{where}: 'id' has to be an integer, got {entry['id']!r}.")
-    if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
-        raise UserError(f"{where}: 'file_name' is missing or not a string.")
+        raise UserError(f"{where}: 'id' has to be an integer of 64 bits, got {shown(entry['id'])}.")
+    _check_file_name(entry.get("file_name"), where)
     for key in ("height", "width"):
         if not is_integer(entry.get(key)) or entry[key] <= 0:
             raise UserError(
-                f"{where}: {key!r} has to be a positive number of pixels, got {entry.get(key)!r}."
+                f"{where}: {key!r} has to be a positive number of pixels, got "
+                f"{shown(entry.get(key))}."
             )
+    if entry["height"] * entry["width"] > MAX_PIXELS:
+        raise UserError(
+            f"{where}: 'height' and 'width' are {shown(entry['height'])} and "
+            f"{shown(entry['width'])}; images of more than {MAX_PIXELS} pixels are not read. "
+            f"Reduce the image, or mend the numbers."
+        )
+
+
+def _check_file_name(name: Any, where: str) -> None:
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{where}: 'file_name' is missing or not a string, got {shown(name)}.")
+    require_whole_text(name, f"{where}: 'file_name'")
+    steps = name.replace("\\", "/").split("/")
+    if os.path.isabs(name) or ".." in steps or "\0" in name:
+        raise UserError(
+            f"{where}: 'file_name' has to be the name of a file in the image folder or in a folder "
+            f"inside of it, got {shown(name)}; write it without '..' and without a leading '/'."
+        )
 
 
 def encode_segmentation(
@@ -172,13 +230,12 @@ def encode_segmentation(
         Compressed RLE, `size` [height, width] and `counts` bytes.
 
     Raises:
-        UserError: the segmentation is neither polygons nor an RLE of this size.
+        UserError: the segmentation is neither polygons nor a whole RLE of this size.
     """
     try:
         if isinstance(segmentation, list):
             return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"the RLE is of size {segmentation['size']}")
+        count_pixels(segmentation, height, width)
         if isinstance(segmentation["counts"], list):
             return coco_mask.frPyObjects(segmentation, height, width)
         counts = segmentation["counts"]
