@@ -54,13 +54,13 @@ def load_image(
         MissingFileError: the file does not exist.
         UserError: not an image, truncated, of unknown pixel format, or not of the wanted size.
     """
-    if isinstance(source, Image.Image):
-        return _to_array(source, "the given image", size, least)
     is_path = isinstance(source, (str, os.PathLike))
-    name = str(source) if is_path else repr(source)
+    name = str(source) if is_path else "that was given"
     if is_path and not os.path.isfile(source):
         raise MissingFileError(f"Image {name} does not exist; check the path.")
     try:
+        if isinstance(source, Image.Image):
+            return _to_array(source, name, size, least)
         # From twice `least` on, Pillow can do with a part of the decoding.
         is_whole = size and (not least or min(size[0] // least[0], size[1] // least[1]) < 2)
         if is_whole and is_path:
@@ -75,7 +75,7 @@ def load_image(
         if is_path and os.path.getsize(source) == 0:
             raise UserError(f"Image {name} is empty (0 bytes); fetch it again.") from error
         raise UserError(
-            f"{name} is not an image that Pillow can read; give a JPEG, PNG or similar file."
+            f"Image {name} is not an image that Pillow can read; give a JPEG, PNG or similar file."
         ) from error
     except Image.DecompressionBombError as error:
         raise UserError(
@@ -92,6 +92,8 @@ def _to_array(
     least: tuple[int, int] | None,
 ) -> np.ndarray:
     """Orient and convert an open image; arguments and result as in `load_image`."""
+    if not (image.width and image.height):
+        raise UserError(f"Image {name} has no pixels; give another one.")
     if size is None:
         image = ImageOps.exif_transpose(image)
     elif (image.height, image.width) != tuple(size):
