@@ -64,10 +64,11 @@ class Frame:
         return -margin <= x <= self.width + margin and -margin <= y <= self.height + margin
 
     def error(self, key: str, expected: str, got: str, remedy: str = "") -> UserError:
-        """An error about key `key` of the annotation."""
-        size = f"; the image is {self.width}x{self.height} pixels (width x height)"
-        size = size if "image" in expected else ""
-        return UserError(f"{self.name}: '{key}' {expected}, got {got}{size}.{remedy}")
+        """An error about key `key` of the annotation; tells the image's size where it matters."""
+        if "image" in expected:
+            got += f"; the image is {self.width}x{self.height} pixels (width x height)"
+        remedy = remedy or "Mend or remove the annotation."
+        return UserError(f"{self.name}: '{key}' {expected}, got {got}. {remedy}")
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -93,7 +94,7 @@ def check_box(annotation: Mapping[str, Any], frame: Frame, *, flat_allowed: bool
         touches = x <= frame.width and y <= frame.height and right >= 0 and bottom >= 0
     if not touches:
         expected = "has to lie in the image at least in part"
-        raise frame.error("bbox", expected, shown(box), " Mend or remove the annotation.")
+        raise frame.error("bbox", expected, shown(box))
     reach = frame.overhang
     if not (frame.contains(x, y, reach) and frame.contains(right, bottom, reach)):
         expected = f"may reach at most {reach} pixels (its longer side) beyond the image"
@@ -129,7 +130,7 @@ def check_keypoints(annotation: Mapping[str, Any], frame: Frame, skeleton: Skele
         if isinstance(keypoints, list) and len(keypoints) != expected:
             got = f"{len(keypoints)} entries"
             fitting = [n for n, s in SKELETONS.items() if 3 * s.num_keypoints == len(keypoints)]
-            remedy = f" Set skeleton={fitting[0]} for this file." if fitting else ""
+            remedy = f"Set skeleton={fitting[0]} for this file." if fitting else ""
         elif isinstance(keypoints, list):
             got = shown(next(value for value in keypoints if not is_number(value)))
         form = f"(x, y, visibility of {skeleton.num_keypoints} keypoints)"
@@ -154,11 +155,11 @@ def _check_labelled(labelled: Sequence[tuple[str, float, float]], frame: Frame) 
             expected = (
                 f"may reach at most {frame.overhang} pixels (its longer side) beyond the image"
             )
-            remedy = " Mend it, or set its visibility to 0."
+            remedy = "Mend it, or set its visibility to 0."
             raise frame.error("keypoints", expected, f"({x}, {y}) for the {name}", remedy)
     if labelled and not any(frame.contains(x, y, _TOLERANCE) for _, x, y in labelled):
         expected = "has to have a labelled keypoint in the image"
-        remedy = " Mend them, or set their visibilities to 0."
+        remedy = "Mend them, or set their visibilities to 0."
         raise frame.error("keypoints", expected, "only ones outside", remedy)
 
 
@@ -195,7 +196,7 @@ def check_segmentation(
         is_empty = not _check_polygons(segmentation, frame)
     if is_empty and not empty_allowed:
         expected = "has to have at least one pixel of the image inside"
-        raise frame.error("segmentation", expected, "none", " Mend or remove the annotation.")
+        raise frame.error("segmentation", expected, "none")
 
 
 def _check_polygons(polygons: Any, frame: Frame) -> bool:
@@ -225,8 +226,7 @@ def _check_polygons(polygons: Any, frame: Frame) -> bool:
             is_inside = True
     if not is_inside:
         expected = "has to lie in the image at least in part"
-        remedy = " Mend or remove the annotation."
-        raise frame.error("segmentation", expected, "polygons outside", remedy)
+        raise frame.error("segmentation", expected, "polygons outside")
     if surely_drawn:
         return True
     code = encode_segmentation(polygons, frame.height, frame.width, frame.name)
@@ -303,7 +303,7 @@ def check_person(annotation: Mapping[str, Any], frame: Frame, *, crowd_allowed: 
             "category_id",
             f"has to be {_PERSON}, a person",
             shown(category),
-            " Leave other things out of the file.",
+            "Leave other things out of the file.",
         )
     crowd = annotation.get("iscrowd", 0)
     if type(crowd) not in (int, bool) or crowd not in (0, 1):
