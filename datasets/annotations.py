@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import pickle
 from collections.abc import Collection, Mapping, Sequence
@@ -14,8 +13,10 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from datasets.skeleton import SKELETONS, Skeleton
+from datasets.run_length import count_pixels
+from datasets.values import is_integer, require_whole_text, shown
 from util.errors import MissingFileError, UserError
+from util.images import MAX_PIXELS
 
 # --- files ---------------------------------------------------------------------------------------
 
@@ -29,7 +30,7 @@ def read_annotation_file(path: Path, layout: str) -> Any:
 
     Raises:
         MissingFileError: there is no such file.
-        UserError: it is not valid JSON.
+        UserError: it is not valid JSON in UTF-8 (a byte order mark before it does not matter).
     """
     if not path.is_file():
         raise MissingFileError(
@@ -37,7 +38,18 @@ def read_annotation_file(path: Path, layout: str) -> Any:
             f"{layout}."
         )
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.strip():
+            raise UserError(f"{path} is empty; expected the JSON of annotations. Fetch it again.")
+        return json.loads(text)
+    except UserError:
+        raise
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8 ({error}); save it as UTF-8.") from error
+    except RecursionError as error:
+        raise UserError(
+            f"{path} is nested too deeply to be an annotation file; fetch it again."
+        ) from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); fetch it again.") from error
 
@@ -59,9 +71,12 @@ def require_images(folder: Path, file_names: Collection[str], layout: str) -> No
             f"{layout}."
         )
     # One listing instead of a look-up per file: folders of this size often lie on network disks.
-    present = {entry.name for entry in os.scandir(folder)}
+    # Links are not followed for the same reason.
+    present = {
+        entry.name for entry in os.scandir(folder) if not entry.is_dir(follow_symlinks=False)
+    }
     missing = sorted(
-        name for name in file_names if name not in present and not (folder / name).is_file()
+        name for name in file_names if name not in present and not os.path.isfile(folder / name)
     )
     if missing:
         raise MissingFileError(
@@ -76,10 +91,19 @@ class PackedList:
     Reading a Python object writes its reference count, so that a list of dicts would gradually be
     copied into every forked worker; nobody writes to the block. Spawned workers get a tensor's
     memory as a handle instead of a copy.
+
+    Raises:
+        UserError: an item is nested too deeply.
     """
 
     def __init__(self, items: Sequence[Any]) -> None:
-        packed = [pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL) for item in items]
+        try:
+            packed = [pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL) for item in items]
+        except RecursionError as error:
+            raise UserError(
+                "An entry of the annotation file is nested hundreds of levels deep; remove what is "
+                "not needed from it."
+            ) from error
         self._ends = torch.from_numpy(np.cumsum([len(item) for item in packed], dtype=np.int64))
         self._bytes = torch.frombuffer(bytearray(b"".join(packed) or b" "), dtype=torch.uint8)
 
@@ -108,7 +132,7 @@ def join_annotations(
 
     Returns:
         (image entry, its annotations) of every image entry, both in their order. What is inside an
-        annotation has not been checked.
+        annotation has not been checked; see `datasets.checks`.
 
     Raises:
         UserError: naming the source, the image id, the key and the remedy.
@@ -122,114 +146,73 @@ def join_annotations(
         )
     if not content["images"]:
         raise UserError(f"{source} has no image entries; expected at least one.")
-    annotations: dict[Any, list[dict[str, Any]]] = {}
-    for image_entry in content["images"]:
-        _check_image_entry(image_entry, source)
-        if image_entry["id"] in annotations:
+    annotations: dict[int, list[dict[str, Any]]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for number, entry in enumerate(content["images"]):
+        _check_image_entry(entry, number, source)
+        where = f"{source}: image id {entry['id']}"
+        if entry["id"] in annotations:
             raise UserError(
-                f"{source}: image id {image_entry['id']} occurs twice; every image entry of a "
-                f"{form} file needs an id of its own."
+                f"{where} occurs twice; every image entry of a {form} file needs an id of its own."
             )
-        annotations[image_entry["id"]] = []
-    for annotation in content["annotations"]:
-        image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
+        annotations[entry["id"]] = []
+        name, size = entry["file_name"], (entry["height"], entry["width"])
+        if sizes.setdefault(name, size) != size:
+            raise UserError(
+                f"{where}: {shown(name)} is said to have 'height' and 'width' {list(size)}, by an "
+                f"earlier entry {list(sizes[name])}; an image has one size. Mend the wrong one."
+            )
+    for number, annotation in enumerate(content["annotations"]):
+        if not isinstance(annotation, dict):
+            raise UserError(
+                f"{source}: entry {number} of 'annotations' has to be an object, got "
+                f"{shown(annotation)}; mend or remove it."
+            )
+        image_id = annotation.get("image_id")
         if not is_integer(image_id) or image_id not in annotations:
             raise UserError(
-                f"{source}: an annotation refers to image id {image_id!r}, which 'images' does "
-                f"not have; add the image entry or remove the annotation."
+                f"{source}: an annotation (entry {number}) refers to image id {shown(image_id)}, "
+                f"which 'images' does not have; add the image entry or remove the annotation."
             )
         annotations[image_id].append(annotation)
     return [(entry, annotations[entry["id"]]) for entry in content["images"]]
 
 
-def _check_image_entry(entry: Any, source: str) -> None:
+def _check_image_entry(entry: Any, number: int, source: str) -> None:
     if not isinstance(entry, dict) or "id" not in entry:
-        raise UserError(f"{source}: an entry of 'images' has no 'id': {str(entry)[:80]}.")
-    where = f"{source}: image id {entry['id']}"
+        raise UserError(
+            f"{source}: entry {number} of 'images' has to be an object with an 'id', got "
+            f"{shown(entry)}."
+        )
+    where = f"{source}: image id {shown(entry['id'])}".replace("'", "")
     # Results are looked up by number, also in the COCO results format.
     if not is_integer(entry["id"]):
-        raise UserError(f"{where}: 'id' has to be an integer, got {entry['id']!r}.")
-    if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
-        raise UserError(f"{where}: 'file_name' is missing or not a string.")
+        raise UserError(f"{where}: 'id' has to be an integer of 64 bits, got {shown(entry['id'])}.")
+    _check_file_name(entry.get("file_name"), where)
     for key in ("height", "width"):
         if not is_integer(entry.get(key)) or entry[key] <= 0:
             raise UserError(
-                f"{where}: {key!r} has to be a positive number of pixels, got {entry.get(key)!r}."
+                f"{where}: {key!r} has to be a positive number of pixels, got "
+                f"{shown(entry.get(key))}."
             )
-
-
-def check_box(annotation: dict[str, Any], where: str, *, flat_allowed: bool = False) -> None:
-    """`bbox` has to be [x, y, width, height], by default of positive width and height.
-
-    Raises:
-        UserError: it is not.
-    """
-    box = annotation.get("bbox")
-    fits = are_numbers(box) and len(box) == 4 and min(box[2:]) >= 0
-    if not fits or (min(box[2:]) == 0 and not flat_allowed):
-        sign = "non-negative" if flat_allowed else "positive"
+    if entry["height"] * entry["width"] > MAX_PIXELS:
         raise UserError(
-            f"{where}: 'bbox' has to be [x, y, width, height] with {sign} width and height, got "
-            f"{box!r}."
+            f"{where}: 'height' and 'width' are {shown(entry['height'])} and "
+            f"{shown(entry['width'])}; images of more than {MAX_PIXELS} pixels are not read. "
+            f"Reduce the image, or mend the numbers."
         )
 
 
-def check_area(annotation: dict[str, Any], where: str, *, zero_allowed: bool = False) -> None:
-    """`area` has to be a number above zero, or zero where that is allowed.
-
-    Raises:
-        UserError: it is not.
-    """
-    area = annotation.get("area")
-    if not are_numbers([area]) or area < 0 or (area == 0 and not zero_allowed):
-        sign = "non-negative" if zero_allowed else "positive"
-        raise UserError(f"{where}: 'area' has to be a {sign} number, got {area!r}.")
-
-
-def check_keypoints(annotation: dict[str, Any], where: str, skeleton: Skeleton) -> None:
-    """`keypoints` has to hold x, y and visibility of each of the skeleton's keypoints.
-
-    Raises:
-        UserError: it does not; where it fits another skeleton, the message names it.
-    """
-    keypoints = annotation.get("keypoints")
-    expected = 3 * skeleton.num_keypoints
-    if are_numbers(keypoints) and len(keypoints) == expected:
-        return
-    got, remedy = repr(keypoints)[:80], ""
-    if isinstance(keypoints, list):
-        got = f"{len(keypoints)} entries"
-        fitting = [n for n, s in SKELETONS.items() if 3 * s.num_keypoints == len(keypoints)]
-        if fitting and len(keypoints) != expected:
-            remedy = f" Set skeleton={fitting[0]} for this file."
-    raise UserError(
-        f"{where}: 'keypoints' has to hold {expected} numbers (x, y, visibility of "
-        f"{skeleton.num_keypoints} keypoints), got {got}.{remedy}"
-    )
-
-
-def check_segmentation(annotation: dict[str, Any], where: str) -> None:
-    """`segmentation` has to be a list of polygons or a COCO RLE.
-
-    Raises:
-        UserError: it is not.
-    """
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, dict):
-        if not {"size", "counts"} <= set(segmentation):
-            raise UserError(f"{where}: 'segmentation' is an object without 'size' and 'counts'.")
-        return
-    if not isinstance(segmentation, list) or not segmentation:
+def _check_file_name(name: Any, where: str) -> None:
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{where}: 'file_name' is missing or not a string, got {shown(name)}.")
+    require_whole_text(name, f"{where}: 'file_name'")
+    steps = name.replace("\\", "/").split("/")
+    if os.path.isabs(name) or ".." in steps or "\0" in name:
         raise UserError(
-            f"{where}: 'segmentation' has to be a list of polygons, got {str(segmentation)[:80]}."
+            f"{where}: 'file_name' has to be the name of a file in the image folder or in a folder "
+            f"inside of it, got {shown(name)}; write it without '..' and without a leading '/'."
         )
-    for i, polygon in enumerate(segmentation):
-        if not are_numbers(polygon) or len(polygon) < 6 or len(polygon) % 2:
-            got = f"{len(polygon)} entries" if isinstance(polygon, list) else repr(polygon)
-            raise UserError(
-                f"{where}: polygon {i} of 'segmentation' is broken: expected an even number of at "
-                f"least 6 finite coordinates, got {got}. Repair or remove the polygon."
-            )
 
 
 def encode_segmentation(
@@ -247,13 +230,12 @@ def encode_segmentation(
         Compressed RLE, `size` [height, width] and `counts` bytes.
 
     Raises:
-        UserError: the segmentation is neither polygons nor an RLE of this size.
+        UserError: the segmentation is neither polygons nor a whole RLE of this size.
     """
     try:
         if isinstance(segmentation, list):
             return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"the RLE is of size {segmentation['size']}")
+        count_pixels(segmentation, height, width)
         if isinstance(segmentation["counts"], list):
             return coco_mask.frPyObjects(segmentation, height, width)
         counts = segmentation["counts"]
@@ -271,15 +253,3 @@ def same_person(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     if "person_id" in first and "person_id" in second:
         return first["person_id"] == second["person_id"]
     return all(list(first[key]) == list(second[key]) for key in ("keypoints", "bbox"))
-
-
-def is_integer(value: Any) -> bool:
-    """Whether `value` is an integer; True and False are not."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def are_numbers(values: Any) -> bool:
-    """Whether `values` is a list of finite numbers."""
-    return isinstance(values, list) and all(
-        isinstance(value, (int, float)) and math.isfinite(value) for value in values
-    )

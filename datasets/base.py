@@ -33,11 +33,20 @@ def image_of_entry(folder: Path, image_entry: dict[str, Any]) -> PendingImage:
 
     Args:
         folder: of the images.
-        image_entry: `file_name`, `height`, `width`.
+        image_entry: `id`, `file_name`, `height`, `width`. Reading the image raises MissingFileError
+            or UserError, with this id, where the file is missing or broken or of another size.
     """
     size = (image_entry["height"], image_entry["width"])
-    path = folder / image_entry["file_name"]
-    return PendingImage(lambda least: load_image(path, size=size, least=least), size, size)
+    path, name = folder / image_entry["file_name"], f"image id {image_entry['id']}"
+
+    def read(least: tuple[int, int] | None) -> np.ndarray:
+        try:
+            return load_image(path, size=size, least=least)
+        except UserError as error:
+            # Of the same type and made of a text alone: it may have to leave a loader's worker.
+            raise type(error)(f"{name}: {error}") from error
+
+    return PendingImage(read, size, size)
 
 
 def make_sample(

@@ -10,15 +10,20 @@ import numpy as np
 
 from datasets.annotations import (
     PackedList,
-    check_area,
-    check_box,
-    check_keypoints,
-    check_segmentation,
     join_annotations,
     read_annotation_file,
     require_images,
 )
 from datasets.base import PeopleDataset, Transform, image_of_entry, make_sample
+from datasets.checks import (
+    Frame,
+    check_annotation_ids,
+    check_area,
+    check_box,
+    check_keypoints,
+    check_person,
+    check_segmentation,
+)
 from datasets.evaluation import PeopleEvaluator
 from datasets.sample import Sample
 from datasets.skeleton import COCO, Skeleton
@@ -81,10 +86,16 @@ class CocoKeypoints(PeopleDataset):
         self.images_folder = Path(images_folder)
         self.with_masks = with_masks
         content = read_annotation_file(Path(annotation_file), self.layout)
+        source = str(annotation_file)
+        joined = join_annotations(content, source, self.form)
+        check_annotation_ids((a for _, of_image in joined for a in of_image), source)
         entries = []
-        for image_entry, of_image in join_annotations(content, str(annotation_file), self.form):
-            where = f"{annotation_file}: image id {image_entry['id']}"
-            of_image = [self.read_annotation(a, where) for a in of_image]
+        for image_entry, of_image in joined:
+            self.check_image_entry(image_entry, source)
+            of_image = [
+                self.read_annotation(a, Frame.of_annotation(source, image_entry, a))
+                for a in of_image
+            ]
             if training:
                 of_image = [a for a in of_image if is_target(a, image_entry)]
             if of_image or not training:
@@ -98,12 +109,23 @@ class CocoKeypoints(PeopleDataset):
         require_images(self.images_folder, names, self.layout)
         self._entries = PackedList(entries)
 
-    def read_annotation(self, annotation: dict[str, Any], where: str) -> dict[str, Any]:
+    def check_image_entry(self, image_entry: dict[str, Any], source: str) -> None:
+        """Check what only this form of file has in its image entries: nothing.
+
+        Args:
+            image_entry: of the file.
+            source: its name, for errors.
+
+        Raises:
+            UserError: something is missing or broken.
+        """
+
+    def read_annotation(self, annotation: dict[str, Any], frame: Frame) -> dict[str, Any]:
         """What of an annotation of the file is needed, checked.
 
         Args:
             annotation: of the file.
-            where: names file and image in an error.
+            frame: its image.
 
         Returns:
             image_id, bbox, area, keypoints, iscrowd, and segmentation where masks are loaded.
@@ -111,13 +133,14 @@ class CocoKeypoints(PeopleDataset):
         Raises:
             UserError: something is missing or broken.
         """
-        check_box(annotation, where, flat_allowed=True)
-        check_area(annotation, where, zero_allowed=True)
-        check_keypoints(annotation, where, self.skeleton)
+        check_person(annotation, frame, crowd_allowed=True)
+        check_box(annotation, frame, flat_allowed=True)
+        check_area(annotation, frame, zero_allowed=True)
+        check_keypoints(annotation, frame, self.skeleton)
         kept = {key: annotation[key] for key in ("image_id", "bbox", "area", "keypoints")}
         kept["iscrowd"] = annotation.get("iscrowd", 0)
         if self.with_masks:
-            check_segmentation(annotation, where)
+            check_segmentation(annotation, frame, empty_allowed=True)
             kept["segmentation"] = annotation["segmentation"]
         return kept
 

@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datasets.annotations import are_numbers, check_box, check_keypoints
 from datasets.base import Transform
+from datasets.checks import Frame, check_box, check_keypoints, check_person
 from datasets.coco import CocoKeypoints
 from datasets.evaluation import PeopleEvaluator
 from datasets.skeleton import Skeleton
+from datasets.values import is_number, shown
 from util.errors import UserError
 
 # Area of a person as a share of the box, as the authors' evaluation has it.
@@ -45,28 +46,31 @@ class CrowdPose(CocoKeypoints):
     form: ClassVar[str] = "CrowdPose"
     layout: ClassVar[str] = "json/crowdpose_{trainval,test}.json and images/"
 
-    def read_annotation(self, annotation: dict[str, Any], where: str) -> dict[str, Any]:
+    def check_image_entry(self, image_entry: dict[str, Any], source: str) -> None:
+        """See `CocoKeypoints.check_image_entry`; evaluation needs a `crowdIndex`."""
+        index = image_entry.get("crowdIndex")
+        if not self.training and not (is_number(index) and index >= 0):
+            raise UserError(
+                f"{source}: image id {image_entry['id']} has no 'crowdIndex', a number from 0 on, "
+                f"by which easy, medium and hard images are told apart, but {shown(index)}; use "
+                f"the authors' file."
+            )
+
+    def read_annotation(self, annotation: dict[str, Any], frame: Frame) -> dict[str, Any]:
         """See `CocoKeypoints.read_annotation`."""
-        check_box(annotation, where, flat_allowed=True)
-        check_keypoints(annotation, where, self.skeleton)
+        check_person(annotation, frame, crowd_allowed=True)
+        check_box(annotation, frame, flat_allowed=True)
+        check_keypoints(annotation, frame, self.skeleton)
         kept = {key: annotation[key] for key in ("image_id", "bbox", "keypoints")}
+        kept["iscrowd"] = annotation.get("iscrowd", 0)
         _, _, width, height = annotation["bbox"]
-        return {**kept, "area": AREA_OF_BOX * width * height, "iscrowd": 0}
+        return {**kept, "area": AREA_OF_BOX * width * height}
 
     def make_evaluator(self) -> PeopleEvaluator:
-        """See `PeopleDataset.make_evaluator`.
-
-        Raises:
-            UserError: an image without a `crowdIndex`.
-        """
+        """See `PeopleDataset.make_evaluator`."""
         truth = self.ground_truth()
         subsets: dict[str, list[int]] = {name: [] for name in CROWD_LEVELS}
         for image in truth["images"]:
-            if not are_numbers([image.get("crowdIndex")]):
-                raise UserError(
-                    f"Image id {image['id']} of the CrowdPose file has no 'crowdIndex', by which "
-                    f"easy, medium and hard images are told apart; use the authors' file."
-                )
             level = next(n for n, most in CROWD_LEVELS.items() if image["crowdIndex"] <= most)
             subsets[level].append(image["id"])
         return PeopleEvaluator(truth, self.skeleton, subsets=subsets)

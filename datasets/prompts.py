@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from datasets.scribble import NUM_POINTS, resample_stroke
+from datasets.values import require_whole_text, shown
 from util import visualize
 from util.errors import UserError
 from util.nested_tensor import NestedTensor
@@ -206,8 +207,11 @@ class TextKind(PromptKind):
 
     def from_user(self, value: Any, height: int, width: int) -> TextPrompt:
         """See `PromptKind.from_user`."""
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str):
+            raise UserError(f"The text prompt has to be a sentence, got {shown(value)}.")
+        if not value.strip():
             raise UserError("The text prompt is empty; describe the person in a sentence.")
+        require_whole_text(value, "The text prompt")
         return TextPrompt([value])
 
 
@@ -402,12 +406,15 @@ def parse_numbers(text: str) -> list[float]:
     """Numbers between commas.
 
     Raises:
-        argparse.ArgumentTypeError: something else.
+        argparse.ArgumentTypeError: something else, or one that is infinite or no number.
     """
     try:
-        return [float(part) for part in text.split(",")]
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected numbers between commas, got '{text}'") from None
+    if not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"expected finite numbers, got '{text}'")
+    return numbers
 
 
 def points_inside(
@@ -425,18 +432,23 @@ def points_inside(
         UserError: another shape, numbers that are not finite, or points outside the image.
     """
     try:
-        array = np.asarray(points, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"Expected a {expected}; got {points!r}.") from error
-    fits = array.ndim == len(shape) and all(
-        length == wanted if wanted is not None else length >= 2
-        for length, wanted in zip(array.shape, shape, strict=True)
+        array = np.asarray(points)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"Expected a {expected}; got {shown(points)}.") from error
+    # Not text or booleans, nor numbers that are too large for NumPy
+    fits = (
+        array.dtype.kind in "iuf"
+        and array.ndim == len(shape)
+        and all(
+            length == wanted if wanted is not None else length >= 2
+            for length, wanted in zip(array.shape, shape, strict=True)
+        )
     )
     if not fits or not np.isfinite(array).all():
-        raise UserError(f"Expected a {expected} of finite numbers; got {points!r}.")
+        raise UserError(f"Expected a {expected} of finite numbers; got {shown(points)}.")
     if (array < 0).any() or (array > [width, height]).any():
         raise UserError(
-            f"The prompt {array.tolist()} leaves the image, which is {width} pixels wide and "
-            f"{height} high; give (x, y) inside it."
+            f"The prompt {shown(array.tolist())} leaves the image, which is {width} pixels wide "
+            f"and {height} high; give (x, y) inside it."
         )
-    return torch.from_numpy(array)
+    return torch.from_numpy(array.astype(np.float32))

@@ -12,16 +12,24 @@ import torch
 
 from datasets.annotations import (
     PackedList,
-    check_area,
-    check_box,
-    check_keypoints,
-    check_segmentation,
     join_annotations,
     read_annotation_file,
     require_images,
     same_person,
 )
 from datasets.base import PeopleDataset, Transform, image_of_entry, make_sample
+from datasets.checks import (
+    Frame,
+    check_annotation_ids,
+    check_area,
+    check_box,
+    check_keypoints,
+    check_people,
+    check_person,
+    check_scribbles,
+    check_segmentation,
+    check_text,
+)
 from datasets.evaluation import ReferringEvaluator
 from datasets.geometry import PendingImage
 from datasets.prompts import PROMPT_KINDS, PromptSampler, get_kind
@@ -163,6 +171,10 @@ class RefHuman(PromptedPersonDataset):
         self._common = {
             key: content[key] for key in ("categories", "people") if content.get(key) is not None
         }
+        if "people" in self._common:
+            sizes = {image["file_name"]: (image["height"], image["width"]) for image, _ in pairs}
+            people = check_people(content["people"], sizes, str(annotation_file), skeleton)
+            self._common["people"] = people
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -213,32 +225,24 @@ def pair_entries(
                 f"{where} has {len(of_image)} annotations; RefHuman has exactly one person per "
                 f"image entry. Is this a plain COCO file (dataset=coco)?"
             )
-        check_box(of_image[0], where)
-        check_area(of_image[0], where)
-        check_keypoints(of_image[0], where, skeleton)
-        check_segmentation(of_image[0], where)
-        _check_prompts(image_entry, of_image[0], where, prompts)
-        pairs.append((image_entry, of_image[0]))
+        annotation = of_image[0]
+        frame = Frame.of_annotation(source, image_entry, annotation)
+        check_person(annotation, frame, crowd_allowed=False)
+        check_box(annotation, frame)
+        check_area(annotation, frame)
+        check_keypoints(annotation, frame, skeleton)
+        check_segmentation(annotation, frame)
+        check_scribbles(annotation, frame)
+        check_text(image_entry, "caption", where)
+        _check_prompts(image_entry, annotation, where, prompts)
+        pairs.append((image_entry, annotation))
+    check_annotation_ids((annotation for _, annotation in pairs), source)
     return pairs
 
 
 def _check_prompts(
     image_entry: dict[str, Any], annotation: dict[str, Any], where: str, prompts: Sequence[str]
 ) -> None:
-    caption = image_entry.get("caption")
-    if caption is not None and not isinstance(caption, str):
-        raise UserError(f"{where}: 'caption' has to be a string, got {caption!r}.")
-    scribble = annotation.get("scribble")
-    if scribble:
-        try:
-            values = np.asarray(scribble, dtype=np.float64)
-        except (TypeError, ValueError):
-            values = np.empty(0)
-        if values.size == 0 or values.size % (2 * NUM_POINTS) or not np.isfinite(values).all():
-            raise UserError(
-                f"{where}: 'scribble' has to hold scribbles of {NUM_POINTS} points (x, y), "
-                f"flat or nested, {2 * NUM_POINTS} finite numbers each."
-            )
     for name in prompts:
         lacking = get_kind(name).lacking(image_entry, annotation)
         if lacking is not None:

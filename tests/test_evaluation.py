@@ -396,6 +396,17 @@ def test_results_that_are_not_finite_are_refused(key, value):
         evaluator.update([3, 4], results)
 
 
+def test_mask_logits_that_are_not_finite_are_refused():
+    # A mask of NaN is an empty one; only the sum of its logits tells.
+    entries = [truth_entry(i) for i in (3, 4)]
+    evaluator = ReferringEvaluator(ground_truth(*entries))
+    results = [result_of((0.9, (20, 10, 80, 80), annotation)) for _, annotation in entries]
+    for result, total in zip(results, (5.0, math.nan), strict=True):
+        result["mask_sums"] = torch.full((len(result["scores"]),), total)
+    with pytest.raises(UserError, match="not finite numbers: masks of image ids 4"):
+        evaluator.update([3, 4], results)
+
+
 def test_bad_results_are_named():
     image, annotation = truth_entry(5)
     evaluator = ReferringEvaluator(ground_truth((image, annotation)))

@@ -197,7 +197,7 @@ def test_drafts_keep_their_place(tmp_path, flipped):
     # has 8, of which the last is inside by an eighth only: taken for 64, they would be 28 too many.
     ramp = (4 * np.arange(57, dtype=np.uint8))[None, :, None].repeat(57, 0).repeat(3, 2)
     Image.fromarray(ramp).save(tmp_path / "ramp.jpg", quality=100)
-    entry = {"file_name": "ramp.jpg", "height": 57, "width": 57}
+    entry = {"id": 1, "file_name": "ramp.jpg", "height": 57, "width": 57}
     image = image_of_entry(tmp_path, entry)
     image = (image.flip() if flipped else image).resize(7, 7)
     whole, draft = image.pixels().astype(float), image.pixels(draft=True).astype(float)

@@ -79,4 +79,4 @@ def test_only_the_masks_of_one_image_are_there_at_a_time(monkeypatch):
     assert not made
     for i, result in enumerate(results):
         assert len(made) == i + 1
-        assert set(result) == {"scores", "labels", "boxes", "keypoints", "masks"}
+        assert set(result) == {"scores", "labels", "boxes", "keypoints", "masks", "mask_sums"}

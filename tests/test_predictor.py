@@ -12,6 +12,7 @@ from datasets.scribble import resample_stroke
 from models import build_model
 from models.uniphd.predictor import Predictor
 from util import checkpoint
+from util.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +112,51 @@ def test_wrong_images(predictor, tmp_path):
         predictor.set_image(np.zeros((4, 4, 3)))
     with pytest.raises(FileNotFoundError, match="absent"):
         predictor.set_image(tmp_path / "absent.png")
+    with pytest.raises(UserError, match="a file, a PIL image or an array; got list"):
+        predictor.set_image([[0]])
     fresh = Predictor(predictor.model, predictor.postprocessor, 96, 16)
     with pytest.raises(RuntimeError, match="call set_image"):
         fresh.predict(text="a")
+
+
+def test_a_failed_image_does_not_leave_the_one_before(predictor, tmp_path, monkeypatch):
+    (tmp_path / "text.png").write_text("no image")
+    for wrong in (tmp_path / "absent.png", tmp_path / "text.png", np.zeros((4, 4)), None):
+        predictor.set_image(image())
+        predictor.predict(point=(5, 5))
+        with pytest.raises(UserError):
+            predictor.set_image(wrong)
+        with pytest.raises(RuntimeError, match="No image is set"):
+            predictor.predict(point=(5, 5))
+    predictor.set_image(image())
+    monkeypatch.setattr(predictor.model, "encode_image", lambda samples: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # for example where memory is short
+        predictor.set_image(image(30, 30))
+    with pytest.raises(RuntimeError, match="No image is set"):
+        predictor.predict(point=(5, 5))
+
+
+@pytest.mark.parametrize(
+    ("output", "named"),
+    [
+        ("pred_logits", r"\(score\)"),
+        ("pred_keypoints", r"\(keypoints\)"),
+        ("pred_boxes", r"\(box\)"),
+        ("pred_masks", r"\(mask\)"),
+    ],
+)
+def test_an_answer_that_is_not_finite_is_refused(predictor, monkeypatch, output, named):
+    forward = predictor.model.forward
+
+    def spoilt(*arguments, **more):
+        outputs = forward(*arguments, **more)
+        return {**outputs, output: outputs[output] * float("nan")}
+
+    predictor.set_image(image())
+    predictor.predict(point=(5, 5))
+    monkeypatch.setattr(predictor.model, "forward", spoilt)
+    with pytest.raises(UserError, match=f"not made of finite numbers {named}"):
+        predictor.predict(point=(5, 5))
 
 
 def test_from_checkpoint(tmp_path):

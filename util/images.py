@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import struct
+import zlib
 from typing import BinaryIO
 
 import cv2
@@ -15,6 +16,16 @@ from util.errors import MissingFileError, UserError
 # Mean and standard deviation of ImageNet's RGB values in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# A small file can claim to hold any number of pixels; Pillow reads no more than these.
+MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
+
+# What Pillow raises for damaged files, each format in its own way: broken PNG chunks are a
+# SyntaxError, broken headers of others a ValueError or struct.error ...
+_DECODING_ERRORS = (
+    *(OSError, SyntaxError, ValueError, RuntimeError, EOFError),
+    *(LookupError, ArithmeticError, struct.error, zlib.error, cv2.error),
+)
 
 
 def load_image(
@@ -43,26 +54,34 @@ def load_image(
         MissingFileError: the file does not exist.
         UserError: not an image, truncated, of unknown pixel format, or not of the wanted size.
     """
-    if isinstance(source, Image.Image):
-        return _to_array(source, "the given image", size, least)
-    name = str(source) if isinstance(source, (str, os.PathLike)) else repr(source)
-    if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
+    is_path = isinstance(source, (str, os.PathLike))
+    name = str(source) if is_path else "that was given"
+    if is_path and not os.path.isfile(source):
         raise MissingFileError(f"Image {name} does not exist; check the path.")
     try:
+        if isinstance(source, Image.Image):
+            return _to_array(source, name, size, least)
         # From twice `least` on, Pillow can do with a part of the decoding.
         is_whole = size and (not least or min(size[0] // least[0], size[1] // least[1]) < 2)
-        if is_whole and isinstance(source, (str, os.PathLike)):
+        if is_whole and is_path:
             pixels = _decode_plain_jpeg(source, size)
             if pixels is not None:
                 return pixels
         with Image.open(source) as image:
             return _to_array(image, name, size, least)
+    except UserError:
+        raise
     except UnidentifiedImageError as error:
+        if is_path and os.path.getsize(source) == 0:
+            raise UserError(f"Image {name} is empty (0 bytes); fetch it again.") from error
         raise UserError(
-            f"{name} is not an image that Pillow can read; give a JPEG, PNG or similar file."
+            f"Image {name} is not an image that Pillow can read; give a JPEG, PNG or similar file."
         ) from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow reports broken PNG chunks as SyntaxError.
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"Image {name} has more than {MAX_PIXELS} pixels, which are not read; reduce it."
+        ) from error
+    except _DECODING_ERRORS as error:
         raise UserError(f"Image {name} cannot be read ({error}); fetch it again.") from error
 
 
@@ -73,6 +92,8 @@ def _to_array(
     least: tuple[int, int] | None,
 ) -> np.ndarray:
     """Orient and convert an open image; arguments and result as in `load_image`."""
+    if not (image.width and image.height):
+        raise UserError(f"Image {name} has no pixels; give another one.")
     if size is None:
         image = ImageOps.exif_transpose(image)
     elif (image.height, image.width) != tuple(size):

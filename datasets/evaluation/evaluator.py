@@ -81,8 +81,8 @@ class Evaluator(ABC):
             image_ids: of the B samples.
             results: B dicts of the postprocessor, in pixels of the original image: scores [n],
                 keypoints [n, K, 3] (x, y, confidence) and, where the model makes them, boxes
-                [n, 4] xyxy, masks [n, height, width] bool, and labels [n] (only 1, a person,
-                counts; without labels all are people).
+                [n, 4] xyxy, masks [n, height, width] bool, mask_sums [n] of the masks' logits
+                and labels [n] (only 1, a person, counts; without labels all are people).
 
         Raises:
             ValueError: an unknown image id, or results that do not fit it.

@@ -15,7 +15,10 @@ from util.errors import UserError
 
 PERSON = 1  # label of results, and category of the COCO results format
 
-_SENT = ("scores", "labels", "keypoints", "boxes")
+_SENT = ("scores", "labels", "keypoints", "boxes", "mask_sums")
+
+# What has to be finite: name in an error -> attribute of `Found`
+_FINITE = {"scores": "scores", "keypoints": "keypoints", "boxes": "boxes", "masks": "mask_sums"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Found:
         pixels: [n, 1 + G] int64, see `mask_pixels`; None where the model makes no masks.
         true_pixels: [G] int64, areas of the true masks; None likewise.
         codes: n run-length codes of the masks; None where nobody asked for them.
+        mask_sums: [n] sums of the masks' logits; None where the model does not tell them.
     """
 
     scores: np.ndarray
@@ -37,6 +41,7 @@ class Found:
     pixels: np.ndarray | None = None
     true_pixels: np.ndarray | None = None
     codes: list[bytes] | None = None
+    mask_sums: np.ndarray | None = None
 
     def corners(self) -> np.ndarray:
         """The boxes as COCO has them: [n, 4] float64 (x, y, width, height), of float32's values."""
@@ -52,6 +57,7 @@ class Found:
             None if self.pixels is None else self.pixels[index],
             self.true_pixels,
             None if self.codes is None else [self.codes[i] for i in index],
+            None if self.mask_sums is None else self.mask_sums[index],
         )
 
 
@@ -120,6 +126,7 @@ def _people(
         None if pixels is None else pixels.astype(np.int64),
         true_pixels,
         codes,
+        values.get("mask_sums"),
     )
     if "labels" in values:
         found = found.chosen(np.flatnonzero(values["labels"] == PERSON))
@@ -131,6 +138,7 @@ def _check_shapes(number: int, result: Mapping[str, Tensor], truth: Truth) -> No
     expected = {
         "labels": (count,),
         "boxes": (count, 4),
+        "mask_sums": (count,),
         "keypoints": (count, truth.keypoints.shape[1], 3),
         "masks": (count, *truth.sizes[number].tolist()),
     }
@@ -145,8 +153,8 @@ def _check_shapes(number: int, result: Mapping[str, Tensor], truth: Truth) -> No
 def _require_finite(numbers: Sequence[int], found: Sequence[Found], truth: Truth) -> None:
     broken: dict[str, list[int]] = {}
     for number, people in zip(numbers, found, strict=True):
-        for name in ("scores", "keypoints", "boxes"):
-            values = getattr(people, name)
+        for name, attribute in _FINITE.items():
+            values = getattr(people, attribute)
             if values is not None and not np.isfinite(values).all():
                 broken.setdefault(name, []).append(int(truth.ids[number]))
     if broken:

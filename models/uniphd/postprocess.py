@@ -73,8 +73,9 @@ class PostProcess(nn.Module):
 
         Returns:
             Per image `scores` [r], `labels` [r] (1: person), `keypoints` [r, K, 3] (x, y,
-            confidence), and where the model has them `boxes` [r, 4] (left, top, right, bottom) and
-            `masks` [r, h, w] bool; pixels of the original image.
+            confidence), and where the model has them `boxes` [r, 4] (left, top, right, bottom),
+            `masks` [r, h, w] bool; pixels of the original image; and `mask_sums` [r] of the masks'
+            logits, which are not finite where a logit is not: a mask does not show that.
         """
         scores, groups, classes = best_pairs(outputs["pred_logits"], self.num_results)
         scale = target_sizes.flip(-1).to(scores, non_blocking=True)  # [B, 2] (width, height)
@@ -90,6 +91,8 @@ class PostProcess(nn.Module):
         if "pred_masks" not in outputs:
             return Results(values)
         mask_logits = outputs["pred_masks"]
+        sums = mask_logits.sum(dim=(2, 3), dtype=torch.float32)
+        values["mask_sums"] = sums.take_along_dim(groups, dim=1)
         sizes = list(zip(image_sizes.tolist(), target_sizes.tolist(), strict=True))
 
         @torch.no_grad()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -117,16 +117,18 @@ class Predictor:
         return next(self.model.parameters()).device
 
     @torch.inference_mode()
-    def set_image(self, image: str | os.PathLike | Image.Image | np.ndarray) -> None:
+    def set_image(self, image: str | os.PathLike | BinaryIO | Image.Image | np.ndarray) -> None:
         """Encode an image for the prompts that follow.
 
         Args:
-            image: a file, a PIL image (both turned upright by their EXIF rotation), or a uint8
-                array [h, w, 3] in RGB.
+            image: a file or its path, a PIL image (all turned upright by their EXIF rotation), or a
+                uint8 array [h, w, 3] in RGB.
 
         Raises:
-            FileNotFoundError, ValueError: not an image.
+            MissingFileError, UserError: not an image. There is no image then, not the previous
+                one either.
         """
+        self._encoded = None
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 raise UserError(
@@ -134,8 +136,12 @@ class Predictor:
                     f"{image.dtype} {list(image.shape)}."
                 )
             pixels = image
-        else:
+        elif isinstance(image, (str, os.PathLike, Image.Image)) or hasattr(image, "read"):
             pixels = load_image(image)
+        else:
+            raise UserError(
+                f"An image has to be a file, a PIL image or an array; got {type(image).__name__}."
+            )
         original_size = pixels.shape[:2]
         size = evaluation_size(*original_size, self.max_side, self.short_side)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
@@ -156,7 +162,7 @@ class Predictor:
         """Find the person that one prompt refers to.
 
         Args:
-            text: a sentence.
+            text: a sentence; what exceeds the longest text of the model is not read.
             point: (x, y) in pixels of the image.
             scribble: [P, 2] (x, y) in pixels of the image, P >= 2, along the stroke; it is
                 resampled to 12 points at equal distances.
@@ -164,7 +170,8 @@ class Predictor:
 
         Raises:
             RuntimeError: no image was set.
-            UserError: not exactly one prompt, or a prompt of a wrong form.
+            UserError: not exactly one prompt, a prompt of a wrong form, or an answer that is not
+                finite.
         """
         if self._encoded is None:
             raise RuntimeError("No image is set: call set_image before predict.")
@@ -179,11 +186,13 @@ class Predictor:
             target_sizes=torch.tensor([encoded.original_size], device=self.device),
             image_sizes=torch.tensor([encoded.size], device=self.device),
         )[0]
+        best = {name: values[0].cpu().numpy() for name, values in result.items()}
+        _require_finite(best)
         return Prediction(
-            keypoints=result["keypoints"][0].cpu().numpy(),
-            mask=result["masks"][0].cpu().numpy() if "masks" in result else None,
-            box=result["boxes"][0].cpu().numpy(),
-            score=float(result["scores"][0]),
+            keypoints=best["keypoints"],
+            mask=best.get("masks"),
+            box=best["boxes"],
+            score=float(best["scores"]),
         )
 
 
@@ -202,6 +211,24 @@ def one_prompt(values: Mapping[str, Any]) -> tuple[str, Any]:
     if len(given) > 1:
         raise UserError(f"Give exactly one prompt: got {' and '.join(given)}.")
     return next(iter(given.items()))
+
+
+def _require_finite(best: Mapping[str, np.ndarray]) -> None:
+    """Refuse an answer that is none.
+
+    Args:
+        best: see `PostProcess.forward`, of the best pair.
+
+    Raises:
+        UserError: naming the parts that are not finite.
+    """
+    names = {"scores": "score", "keypoints": "keypoints", "boxes": "box", "mask_sums": "mask"}
+    broken = [name for key, name in names.items() if not np.isfinite(best.get(key, 0.0)).all()]
+    if broken:
+        raise UserError(
+            f"The model's answer is not made of finite numbers ({', '.join(broken)}): its weights "
+            f"are spoilt. Take another checkpoint, an earlier one of the same training for example."
+        )
 
 
 @dataclass(frozen=True)
