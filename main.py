@@ -211,8 +211,7 @@ def read_start(arguments: argparse.Namespace, model: str) -> tuple[dict[str, Any
 def run(arguments: argparse.Namespace) -> None:
     """Build everything, then evaluate or train."""
     cfg = read_config(arguments)
-    default_device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = distributed.initialize(arguments.device or default_device, arguments.local_rank)
+    device = distributed.initialize(arguments.device, arguments.local_rank)
     if device.type == "cpu":
         keep_freed_memory()
     output_dir = Path(arguments.output_dir)

@@ -22,8 +22,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from util.checkpoint_content import check_weights
 from util.errors import MissingFileError, UserError
 from util.files import written_whole
+from util.setting_types import shown
 
 # The published decoder holds the heads a second time under its own name.
 _DOUBLED_PREFIX = "transformer.decoder."
@@ -116,18 +118,13 @@ def load(path: str | os.PathLike, model: str | None = None) -> dict[str, Any]:
 
     Raises:
         MissingFileError: no such file.
-        UserError: not a checkpoint, truncated, or of another model.
+        UserError: not a checkpoint, truncated, of another model, or with weights that are no
+            numbers (`util.checkpoint_content`).
     """
     payload = read_file(path)
     state = payload.get("model", payload)
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(
-            f"{path}: not a checkpoint of this project. Expected a 'model' entry with named "
-            f"tensors; found {sorted(map(str, payload))[:8]}."
-        )
+    check_weights(state, path)
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    if not state:
-        raise UserError(f"{path}: the checkpoint has no parameters.")
     if any(name.startswith(("transformer.", "backbone.0.")) for name in state):
         found = recognise(state) or "uniphd"
         try:
@@ -135,13 +132,20 @@ def load(path: str | os.PathLike, model: str | None = None) -> dict[str, Any]:
         except ValueError as error:
             raise UserError(f"{path}: {error}") from error
     else:
-        extras = {key: value for key, value in payload.items() if key != "model"}
+        extras = {k: value for k, value in payload.items() if k not in ("model", "published")}
         content = {**(extras if "model" in payload else {}), "model": _present_names(state)}
-        found = (content.get("config") or {}).get("model", model)
+        settings = content.get("config") or {}
+        if not isinstance(settings, Mapping):
+            raise UserError(
+                f"{path}: the settings inside ('config') have to be a dictionary; got "
+                f"{shown(settings)}. Save the file again, or its 'model' entry alone."
+            )
+        found = settings.get("model", model)
     if model is not None and found != model:
+        named = f" (config/{found}.py)" if found in tuple(_models()) else ""
         raise UserError(
-            f"{path}: a checkpoint of the model '{found}', but the configuration builds '{model}'; "
-            f"use the configuration of that model (config/{found}.py), or another checkpoint."
+            f"{path}: a checkpoint of the model {shown(found)}, but the configuration builds "
+            f"'{model}'; use the configuration of that model{named}, or another checkpoint."
         )
     return content
 
@@ -163,7 +167,7 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except safetensors.SafetensorError as error:
             raise UserError(f"{path}: truncated or not a safetensors file ({error}).") from error
-        return {"model": state, **{key: _parsed(text) for key, text in metadata.items()}}
+        return {**{key: _parsed(text) for key, text in metadata.items()}, "model": state}
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -217,7 +221,7 @@ def load_weights(
         ignore: parts of names; entries whose name contains one of them are left as they are.
 
     Raises:
-        UserError: lists missing, unexpected and wrongly shaped entries.
+        UserError: lists missing and unexpected entries, and those of another shape or kind.
     """
     ignore = tuple(ignore)
 
@@ -233,6 +237,11 @@ def load_weights(
         for name, value in own.items()
         if name in given and given[name].shape != value.shape
     ]
+    problems += [
+        f"{name}: {given[name].dtype}, expected {value.dtype}"
+        for name, value in own.items()
+        if name in given and given[name].is_floating_point() != value.is_floating_point()
+    ]
     if problems:
         raise UserError(
             _listing("entries that do not fit the model", problems)
@@ -246,7 +255,7 @@ def _parsed(text: str) -> Any:
     """A metadata entry of a safetensors file: JSON in ours, anything in others' files."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, thousands of digits, or of brackets
         return text
 
 
@@ -260,8 +269,8 @@ def _models() -> Mapping[str, str]:
 
 def _published_names(model: str) -> ModuleType:
     """The table of names that lies beside the model."""
-    if model not in _models():
-        raise UserError(f"Unknown model '{model}'; expected one of {', '.join(_models())}.")
+    if not isinstance(model, str) or model not in _models():
+        raise UserError(f"Unknown model {shown(model)}; expected one of {', '.join(_models())}.")
     return import_module(f"{_models()[model]}.published_names")
 
 
