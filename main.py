@@ -27,13 +27,15 @@ from models import build_model, build_parameter_groups
 from models.performance.memory import keep_freed_memory
 from trainer import Evaluation, LearningRateSchedule, Optimization, Trainer, autocast_dtype
 from util import checkpoint, distributed
-from util.command_line import run_program
+from util.checkpoint_content import check_training
+from util.command_line import output_folder, require_at_least, run_program
 from util.config import DECLARATIONS, Config, OptionsAction
 from util.errors import UserError
 from util.gradient_exchange import GradientExchange
 from util.logging import LOGGER_NAME, setup
 from util.loss_means import NonFiniteLossError
 from util.run_folder import RunFolder
+from util.setting_types import shown
 
 DEFAULT_CONFIG = Path(__file__).parent / "config" / "uniphd_tiny.py"
 
@@ -182,6 +184,31 @@ def read_config(arguments: argparse.Namespace) -> Config:
     return cfg
 
 
+def check_flags(arguments: argparse.Namespace, cfg: Config) -> None:
+    """Refuse flags that contradict each other or the settings, before anything is built or read.
+
+    Raises:
+        UserError: they do.
+    """
+    weights = arguments.resume or arguments.pretrain_model_path
+    if arguments.resume and arguments.resume != "auto" and arguments.pretrain_model_path:
+        raise UserError("--resume and --pretrain_model_path both name the weights; use one.")
+    if arguments.finetune_ignore and not weights:
+        raise UserError(
+            "--finetune_ignore leaves out entries of a checkpoint, and none is given; add "
+            "--pretrain_model_path, or drop it."
+        )
+    if arguments.eval and (arguments.overwrite or arguments.start_epoch):
+        flag = "--overwrite" if arguments.overwrite else "--start_epoch"
+        raise UserError(f"{flag} belongs to a training, and --eval does not train; drop one.")
+    if not 0 <= arguments.start_epoch < cfg.epochs:
+        raise UserError(
+            f"There is nothing to train: {cfg.epochs} epochs in all (setting 'epochs'), starting "
+            f"with number {shown(arguments.start_epoch)} (--start_epoch, from 0)."
+        )
+    require_at_least(0, save_images=arguments.save_images, local_rank=arguments.local_rank or 0)
+
+
 def read_start(arguments: argparse.Namespace, model: str) -> tuple[dict[str, Any] | None, bool]:
     """The checkpoint to start from, and whether its training goes on.
 
@@ -198,11 +225,12 @@ def read_start(arguments: argparse.Namespace, model: str) -> tuple[dict[str, Any
         path = Path(arguments.output_dir) / "checkpoint.pth"
         path = path if path.is_file() else None
     if path is not None:
-        if arguments.pretrain_model_path and arguments.resume != "auto":
-            raise UserError("--resume and --pretrain_model_path both name the weights; use one.")
         if arguments.overwrite and not arguments.eval:
             raise UserError("--resume continues what --overwrite would replace; use one.")
-        return checkpoint.load(path, model), not arguments.eval
+        start = checkpoint.load(path, model)
+        if not arguments.eval:
+            check_training(start, path)
+        return start, not arguments.eval
     if arguments.pretrain_model_path:
         return checkpoint.load(arguments.pretrain_model_path, model), False
     return None, False
@@ -211,11 +239,11 @@ def read_start(arguments: argparse.Namespace, model: str) -> tuple[dict[str, Any
 def run(arguments: argparse.Namespace) -> None:
     """Build everything, then evaluate or train."""
     cfg = read_config(arguments)
+    check_flags(arguments, cfg)
     device = distributed.initialize(arguments.device, arguments.local_rank)
     if device.type == "cpu":
         keep_freed_memory()
-    output_dir = Path(arguments.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    output_dir = output_folder(arguments.output_dir, "--output_dir")
     setup(output_dir / "info.txt" if arguments.save_log else None)
 
     start, resumes = read_start(arguments, cfg.model)
@@ -231,6 +259,7 @@ def run(arguments: argparse.Namespace) -> None:
     elif distributed.is_main_process():
         cfg.dump(output_dir / "config_eval.py")
 
+    validation = build_split_loader(cfg, "val")  # its faults are told before a model is built
     torch.manual_seed(cfg.seed)
     ignore = [] if resumes else arguments.finetune_ignore
     weights = None if start is None else start["model"]
@@ -246,7 +275,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     evaluation = Evaluation(
         postprocessor,
-        build_split_loader(cfg, "val"),
+        validation,
         prompts=cfg.eval_prompts,
         output_dir=output_dir,
         device=device,

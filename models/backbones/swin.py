@@ -429,7 +429,7 @@ def build_swin(
     unknown = sorted(options.keys() - set(OPTIONS))
     if unknown:
         raise UserError(
-            f"backbone_options has a setting that Swin does not know: {', '.join(unknown)}; it "
+            f"backbone_options has a setting that Swin does not know: {', '.join(unknown[:5])}; it "
             f"knows {', '.join(OPTIONS)}."
         )
     variant = dataclasses.replace(SWIN_VARIANTS[name], **options)
