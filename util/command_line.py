@@ -107,7 +107,7 @@ def require_at_least(least: int, **numbers: int) -> None:
     """
     for name, number in numbers.items():
         if number < least:
-            raise UserError(f"--{name} has to be at least {least}; got {shown(number)}.")
+            raise UserError(f"--{name} has to be at least {least}, got {shown(number)}.")
 
 
 def _is_file(path: Path) -> bool:
