@@ -172,11 +172,9 @@ class Config(addict.Dict):
             )
         if not bases and default_base not in (None, path):
             bases = [str(default_base)]
-        settings = {
-            name: value
-            for name, value in namespace.items()
-            if not name.startswith("_") and not isinstance(value, types.ModuleType | type)
-        }
+        public = {name: value for name, value in namespace.items() if not name.startswith("_")}
+        imported = {n for n, v in public.items() if isinstance(v, types.ModuleType | type)}
+        settings = {name: value for name, value in public.items() if name not in imported}
         read = [
             cls._read((path.parent / base).resolve(), default_base, (*derived, path))
             for base in bases
@@ -196,7 +194,9 @@ class Config(addict.Dict):
                 joined = {**config._table.types, **other._table.types}
                 config = cls(config, replace(config._table, types=joined))
                 config.merge_from_dict(other)
-            config.merge_from_dict(settings)
+            # A class or module under the name of a setting is a slip.
+            slips = {name: public[name] for name in imported if name in config}
+            config.merge_from_dict({**settings, **slips})
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
         return config

@@ -17,7 +17,7 @@ from typing import Any
 
 from util.errors import UserError
 
-_MOST_LEVELS = 16  # of lists and dictionaries inside each other
+MOST_LEVELS = 16  # of lists and dictionaries inside each other
 _MOST_ENTRIES = 1000  # of a list or dictionary
 _MOST_CHARACTERS = 4096  # of a text: as long as a path can be
 
@@ -59,7 +59,7 @@ class Anything(SettingType):
 
     def accepted(self, value: Any, name: str, level: int = 0) -> Any:
         """See `SettingType.accepted`; `level` counts the lists and dictionaries around it."""
-        if level < _MOST_LEVELS and not _is_huge(value):
+        if level < MOST_LEVELS and not _is_huge(value):
             if isinstance(value, (list, tuple)):
                 return [self.accepted(item, name, level + 1) for item in value]
             if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
