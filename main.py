@@ -28,7 +28,7 @@ from models.performance.memory import keep_freed_memory
 from trainer import Evaluation, LearningRateSchedule, Optimization, Trainer, autocast_dtype
 from util import checkpoint, distributed
 from util.checkpoint_content import check_training
-from util.command_line import output_folder, require_at_least, run_program
+from util.command_line import output_folder, require_range, run_program
 from util.config import DECLARATIONS, Config, OptionsAction
 from util.errors import UserError
 from util.gradient_exchange import GradientExchange
@@ -206,7 +206,7 @@ def check_flags(arguments: argparse.Namespace, cfg: Config) -> None:
             f"There is nothing to train: {cfg.epochs} epochs in all (setting 'epochs'), starting "
             f"with number {shown(arguments.start_epoch)} (--start_epoch, from 0)."
         )
-    require_at_least(0, save_images=arguments.save_images, local_rank=arguments.local_rank or 0)
+    require_range(0, 2**31, save_images=arguments.save_images, local_rank=arguments.local_rank)
 
 
 def read_start(arguments: argparse.Namespace, model: str) -> tuple[dict[str, Any] | None, bool]:

@@ -29,7 +29,7 @@ from benchmarks import checkouts, figures, plan
 from benchmarks.turns import Entry, Turns, available_bytes, worker
 
 from models import REPOSITORY
-from util.command_line import output_file, require_at_least, run_program
+from util.command_line import output_file, require_range, run_program
 from util.config import OptionsAction
 from util.devices import find_device
 from util.errors import UserError
@@ -98,8 +98,7 @@ def common_options(arguments: argparse.Namespace) -> dict[str, Any]:
             raise UserError(f"--what: unknown step '{name}'; expected some of {', '.join(WHATS)}.")
     if arguments.rounds < 1 or arguments.warmup < 0 or arguments.threads < 0:
         raise UserError("--rounds has to be at least 1, --warmup and --threads at least 0.")
-    if arguments.batch_size is not None:
-        require_at_least(1, batch_size=arguments.batch_size)
+    require_range(1, 10**5, batch_size=arguments.batch_size)
     for name in ("seconds", "memory"):
         if not 0 <= (getattr(arguments, name) or 0) < math.inf:
             raise UserError(f"--{name} has to be a number of at least 0.")

@@ -27,7 +27,7 @@ from datasets.annotations import encode_segmentation
 from datasets.coco import CocoKeypoints, is_target
 from datasets.skeleton import COCO, CROWDPOSE, Skeleton
 from datasets.transforms import keep_size
-from util.command_line import output_folder, require_at_least, run_program
+from util.command_line import output_folder, require_range, run_program
 from util.errors import UserError
 from util.images import load_image, size_for_longer_side
 from util.logging import write_json
@@ -219,9 +219,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def run() -> None:
-        require_at_least(1, max_side=arguments.max_side)
-        if arguments.count is not None:
-            require_at_least(1, count=arguments.count)
+        require_range(1, 10**9, max_side=arguments.max_side, count=arguments.count)
         inputs = {file.resolve() for file in arguments.input_annotations}
         if any(file.is_relative_to(arguments.output.resolve()) for file in inputs):
             raise UserError(

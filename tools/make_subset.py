@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.refhuman import pair_entries
-from util.command_line import output_folder, require_at_least, run_program
+from util.command_line import output_folder, require_range, run_program
 from util.errors import MissingFileError, UserError
 from util.images import load_image, size_for_longer_side
 from util.logging import write_json
@@ -133,8 +133,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def run() -> None:
-        require_at_least(
-            1,
+        require_range(
+            *(1, 10**9),
             images=arguments.images,
             min_people=arguments.min_people,
             max_side=arguments.max_side,

@@ -27,7 +27,7 @@ import _repository  # noqa: F401  # makes the project's modules importable
 import cv2
 
 from datasets.synthetic import CATEGORIES, SPLITS, SceneGenerator, people_entries, scene_pairs
-from util.command_line import output_folder, require_at_least, run_program
+from util.command_line import output_folder, require_range, run_program
 from util.errors import UserError
 from util.files import written_whole
 
@@ -235,13 +235,10 @@ def settings_from(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: a setting is out of its range.
     """
-    require_at_least(
-        1,
-        train=arguments.train,
-        val=arguments.val,
-        captions=arguments.captions,
-        workers=arguments.workers,
-    )
+    require_range(1, 10**8, train=arguments.train, val=arguments.val)
+    require_range(1, 1000, captions=arguments.captions, workers=arguments.workers)
+    for side in arguments.image_size:
+        require_range(48, 8192, **{"image-size": side})
     side = arguments.image_size
     if len(side) > 2:
         raise UserError(f"--image-size takes one number or two, got {len(side)}")

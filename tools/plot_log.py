@@ -53,7 +53,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     file = path / "log.txt" if path.is_dir() else path
     if not file.is_file():
         raise MissingFileError(f"{file} does not exist; give the output folder of a training.")
-    records = read_json_lines(file)
+    try:
+        records = read_json_lines(file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not the log.txt of a training: it is no text.") from error
     if not records:
         raise UserError(f"{file} holds no finished epoch yet.")
     for record in records:

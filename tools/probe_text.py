@@ -32,7 +32,7 @@ from datasets.synthetic import KINDS, SyntheticRefHuman
 from models.uniphd.predictor import Predictor
 from models.uniphd.prompt_encoder import TextPrompt
 from util import checkpoint
-from util.command_line import output_file, require_at_least, run_program
+from util.command_line import output_file, require_range, run_program
 from util.config import Config
 from util.errors import UserError
 from util.logging import write_json
@@ -113,7 +113,7 @@ def predict_all(
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and report."""
-    require_at_least(1, length=arguments.length)
+    require_range(1, 10**6, length=arguments.length)
     if arguments.output:
         output_file(arguments.output, "--output", inputs=[Path(arguments.checkpoint)])
     predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device)

@@ -21,7 +21,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from tokenizers.trainers import BpeTrainer
 
 from datasets.synthetic import SceneGenerator
-from util.command_line import output_folder, require_at_least, run_program
+from util.command_line import output_folder, require_range, run_program
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 """In RoBERTa's order: their ids are 0 to 4."""
@@ -132,9 +132,9 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=1500, help="the most entries")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    require_at_least(1, scenes=arguments.scenes)
+    require_range(1, 10**7, scenes=arguments.scenes)
     # Every byte and the special tokens have an entry.
-    require_at_least(256 + len(SPECIAL_TOKENS), vocabulary=arguments.vocabulary)
+    require_range(256 + len(SPECIAL_TOKENS), 10**6, vocabulary=arguments.vocabulary)
     output_folder(arguments.output, "--output")
 
     captions = collect_captions(arguments.scenes, arguments.seed)

@@ -54,7 +54,7 @@ def output_folder(path: str | os.PathLike, option: str) -> Path:
     Raises:
         UserError: it is a file or below one, or cannot be written to.
     """
-    if not os.fspath(path):
+    if not os.fspath(path).strip():
         raise UserError(f"{option} is empty; name a folder.")
     folder = Path(path)
     try:
@@ -95,25 +95,27 @@ def output_file(
     return file
 
 
-def require_at_least(least: int, **numbers: int) -> None:
-    """Refuse numbers of a command line that are too small.
+def require_range(least: int, most: int, **numbers: int | None) -> None:
+    """Refuse numbers of a command line that cannot be meant.
 
     Args:
-        least: the smallest that can be used.
-        numbers: by the name of their option, without the dashes.
+        least, most: the smallest and the largest that can be used.
+        numbers: by the name of their option, without the dashes; None: not given.
 
     Raises:
-        UserError: one is smaller.
+        UserError: one is smaller or larger.
     """
     for name, number in numbers.items():
-        if number < least:
-            raise UserError(f"--{name} has to be at least {least}, got {shown(number)}.")
+        if number is not None and not least <= number <= most:
+            raise UserError(
+                f"--{name} has to be at least {least} and at most {most}, got {shown(number)}."
+            )
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except ValueError:  # a NUL inside
+    except (OSError, ValueError):  # too long, a NUL inside
         return False
 
 
