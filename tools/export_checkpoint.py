@@ -52,7 +52,9 @@ def export(source: Path, output: Path, half: bool, published: bool) -> None:
         check_weights(state, f"{source} in 16 bits")  # whose largest number is 65504
     if published:
         model = payload.get("published") or payload.get("config", {}).get("model", "uniphd")
-        checkpoint.save(output, {"model": checkpoint.to_reference(state, model)})
+        names = checkpoint.to_reference(state, model)
+        # Copies: safetensors does not store one tensor under two names, as the heads have them.
+        checkpoint.save(output, {"model": {name: value.clone() for name, value in names.items()}})
         return
     checkpoint.save(output, {"model": state, "config": payload["config"]})
 
