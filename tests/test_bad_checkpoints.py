@@ -179,6 +179,14 @@ def test_weights_of_another_kind_of_number(own, given, words):
     refused(words, checkpoint.load_weights, module, {"a": torch.ones(2, dtype=given)})
 
 
+def test_parts_to_ignore_that_are_in_no_name():
+    """A slip would otherwise load what was to stay at its initial values."""
+    module = torch.nn.Linear(2, 1)
+    words = ("--finetune_ignore 'class_embed'", "weight, bias")
+    ignore = ["bias", "class_embed"]
+    refused(words, checkpoint.load_weights, module, module.state_dict(), ignore)
+
+
 @pytest.mark.parametrize("given", [torch.float64, torch.float16, torch.bfloat16])
 def test_weights_of_another_precision_fit(given):
     module = torch.nn.Linear(2, 1, bias=False)

@@ -109,7 +109,6 @@ MAIN = [
     ("--options model=yolo", "Unknown model 'yolo'"),
     ("--options dataset=yolo", "Unknown dataset 'yolo'"),
     ("--options skeleton=yolo --dataset_file refhuman", "yolo"),
-    ("--options batch_size=3", "multiple of prompts_per_image"),
     ("--seed -1", "'seed' must be"),
     ("--seed x", "invalid int value"),
     (f"--seed {DIGITS}", "'seed' must be"),

@@ -221,14 +221,22 @@ def load_weights(
         ignore: parts of names; entries whose name contains one of them are left as they are.
 
     Raises:
-        UserError: lists missing and unexpected entries, and those of another shape or kind.
+        UserError: lists missing and unexpected entries, and those of another shape or kind; or a
+            part to ignore is in no name.
     """
     ignore = tuple(ignore)
 
     def counts(name: str) -> bool:
         return not any(part in name for part in ignore)
 
-    own = {name: value for name, value in model.state_dict().items() if counts(name)}
+    state = model.state_dict()
+    for part in ignore:
+        if not any(part in name for name in (*state, *state_dict)):
+            raise UserError(
+                f"--finetune_ignore {shown(part)}: neither the model nor the checkpoint has an "
+                f"entry with it in its name; the model's are like {', '.join(list(state)[-3:])}."
+            )
+    own = {name: value for name, value in state.items() if counts(name)}
     given = {name: value for name, value in state_dict.items() if counts(name)}
     problems = [f"missing: {name}" for name in own if name not in given]
     problems += [f"unexpected: {name}" for name in given if name not in own]
