@@ -28,8 +28,9 @@ from models.performance.compilation import compile_layers
 from models.performance.memory import keep_freed_memory
 from trainer import Evaluation, Saving, Trainer
 from util import checkpoint, distributed
+from util.checkpoint_content import check_training
 from util.checkpoint_files import read_file
-from util.command_line import run_program
+from util.command_line import output_folder, require_range, run_program
 from util.config import DECLARATIONS, Config, OptionsAction
 from util.errors import UserError
 from util.gradient_exchange import GradientExchange
@@ -37,6 +38,7 @@ from util.logging import LOGGER_NAME, setup
 from util.loss_means import NonFiniteLossError
 from util.optimization import LearningRateSchedule, Optimization, autocast_dtype
 from util.run_folder import RunFolder, read_newest
+from util.setting_types import shown
 from util.stopping import RunStoppedError
 from util.weight_average import WeightAverage
 
@@ -187,6 +189,31 @@ def read_config(arguments: argparse.Namespace) -> Config:
     return cfg
 
 
+def check_flags(arguments: argparse.Namespace, cfg: Config) -> None:
+    """Refuse flags that contradict each other or the settings, before anything is built or read.
+
+    Raises:
+        UserError: they do.
+    """
+    weights = arguments.resume or arguments.pretrain_model_path
+    if arguments.resume and arguments.resume != "auto" and arguments.pretrain_model_path:
+        raise UserError("--resume and --pretrain_model_path both name the weights; use one.")
+    if arguments.finetune_ignore and not weights:
+        raise UserError(
+            "--finetune_ignore leaves out entries of a checkpoint, and none is given; add "
+            "--pretrain_model_path, or drop it."
+        )
+    if arguments.eval and (arguments.overwrite or arguments.start_epoch):
+        flag = "--overwrite" if arguments.overwrite else "--start_epoch"
+        raise UserError(f"{flag} belongs to a training, and --eval does not train; drop one.")
+    if not 0 <= arguments.start_epoch < cfg.epochs:
+        raise UserError(
+            f"There is nothing to train: {cfg.epochs} epochs in all (setting 'epochs'), starting "
+            f"with number {shown(arguments.start_epoch)} (--start_epoch, from 0)."
+        )
+    require_range(0, 2**31, save_images=arguments.save_images, local_rank=arguments.local_rank)
+
+
 def read_start(
     arguments: argparse.Namespace, model: str
 ) -> tuple[dict[str, Any] | None, Path | None]:
@@ -200,21 +227,20 @@ def read_start(
         UserError: flags that contradict each other, or see `util.checkpoint.load`.
         FileNotFoundError: no such checkpoint.
     """
-    resume, weights = arguments.resume, arguments.pretrain_model_path
-    if resume == "auto":
-        found = find_newest(Path(arguments.output_dir))
-        if found is None and weights is None:
-            return None, None
-        resume = found
-    elif resume is not None:
-        if weights:
-            raise UserError("--resume and --pretrain_model_path both name the weights; use one.")
-        resume = Path(resume)
-    if resume is None:
-        return (None if weights is None else checkpoint.load(weights, model)), None
-    if arguments.overwrite and not arguments.eval:
-        raise UserError("--resume continues what --overwrite would replace; use one.")
-    return checkpoint.load(resume, model), None if arguments.eval else resume
+    path = None if arguments.resume is None else Path(arguments.resume)
+    if arguments.resume == "auto":
+        path = find_newest(Path(arguments.output_dir))
+    if path is not None:
+        if arguments.overwrite and not arguments.eval:
+            raise UserError("--resume continues what --overwrite would replace; use one.")
+        start = checkpoint.load(path, model)
+        if arguments.eval:
+            return start, None
+        check_training(start, path)
+        return start, path
+    if arguments.pretrain_model_path:
+        return checkpoint.load(arguments.pretrain_model_path, model), None
+    return None, None
 
 
 def find_newest(folder: Path) -> Path | None:
@@ -239,12 +265,11 @@ def find_newest(folder: Path) -> Path | None:
 def run(arguments: argparse.Namespace) -> None:
     """Build everything, then evaluate or train."""
     cfg = read_config(arguments)
-    default_device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = distributed.initialize(arguments.device or default_device, arguments.local_rank)
+    check_flags(arguments, cfg)
+    device = distributed.initialize(arguments.device, arguments.local_rank)
     if device.type == "cpu":
         keep_freed_memory()
-    output_dir = Path(arguments.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    output_dir = output_folder(arguments.output_dir, "--output_dir")
     setup(output_dir / "info.txt" if arguments.save_log else None)
 
     start, resumes = read_start(arguments, cfg.model)
@@ -261,6 +286,7 @@ def run(arguments: argparse.Namespace) -> None:
     elif distributed.is_main_process():
         cfg.dump(output_dir / "config_eval.py")
 
+    validation = build_split_loader(cfg, "val")  # its faults are told before a model is built
     torch.manual_seed(cfg.seed)
     ignore = [] if resumes is not None else arguments.finetune_ignore
     weights = None if start is None else start["model"]
@@ -278,7 +304,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     evaluation = Evaluation(
         postprocessor,
-        build_split_loader(cfg, "val"),
+        validation,
         prompts=cfg.eval_prompts,
         output_dir=output_dir,
         device=device,

@@ -22,7 +22,7 @@ from datasets.prompts import PROMPT_KINDS
 from datasets.skeleton import COCO
 from models.uniphd.predictor import DEFAULT_CHECKPOINT, Prediction, Predictor, one_prompt
 from util import visualize
-from util.command_line import run_program
+from util.command_line import output_file, run_program
 from util.config import DECLARATIONS, Config, OptionsAction
 from util.errors import UserError
 from util.images import load_image
@@ -82,15 +82,17 @@ def to_json(prediction: Prediction, image: str, prompt: dict[str, Any]) -> dict[
 
 def run(arguments: argparse.Namespace) -> None:
     """Predict, and write image and numbers."""
-    output = Path(arguments.output)
-    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UserError(f"--output {output}: expected a name that ends in .png or .jpg.")
+    output = output_file(
+        arguments.output, "--output", (".png", ".jpg", ".jpeg"), inputs=[Path(arguments.image)]
+    )
+    numbers = output_file(output.with_suffix(".json"), "--output", inputs=[Path(arguments.image)])
     if arguments.options and not arguments.config_file:
         raise UserError("--options change the settings of --config_file; name one.")
     config = None
     if arguments.config_file:
         config = Config.fromfile(arguments.config_file, base=DECLARATIONS)
         config.merge_from_dict(arguments.options)
+        config.check()
 
     image = load_image(arguments.image)
     predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device, config)
@@ -110,8 +112,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     visualize.save(output, drawn)
     record = to_json(prediction, str(arguments.image), {name: value})
-    write_json(output.with_suffix(".json"), record)
-    print(f"score {prediction.score:.3f}: {output}, {output.with_suffix('.json')}")
+    write_json(numbers, record)
+    print(f"score {prediction.score:.3f}: {output}, {numbers}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -217,16 +217,16 @@ class Trainer:
         seed: see `engine.train_one_epoch`.
         epochs: how many there are in all.
         start_epoch: the first one, 0, 1, ..., unless `resume` knows it.
-        resume: a checkpoint of this class to continue after.
+        resume: a checkpoint of this class to continue after, which
+            `util.checkpoint_content.check_training` has looked through.
         saving: when to save and to evaluate.
         average: of the weights, evaluated and saved beside them; None: there is none.
         log_every: steps between two lines of progress.
         note: a remark, kept in every record.
 
     Raises:
-        UserError: there is nothing to train, `resume` does not hold a training of the same
-            parameters or was saved within an epoch of other batches, or the model needs prompts and
-            the data set has none.
+        UserError: there is nothing to train, `resume` trained other parameters or was saved within
+            an epoch of other batches, or the model needs prompts and the data set has none.
     """
 
     def __init__(
@@ -451,13 +451,6 @@ class Trainer:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Take over everything but the model's weights from a checkpoint."""
-        keys = ("optimizer", "epoch", "step", "record")
-        missing = [key for key in keys if key not in state]
-        if missing:
-            raise UserError(
-                f"The checkpoint to resume has no {', '.join(missing)}: it holds weights, not a "
-                f"training. Use --pretrain_model_path to start a new training from them."
-            )
         self.optimization.load_state_dict(state)
         if self.average is not None:
             self.average.load_state_dict(state.get("average"))

@@ -179,6 +179,13 @@ _conditions_ = {
         "not mask_head or pad_divisor % 8 == 0"
     ),
     "num_results must be at most 2 * num_groups": "(num_results or 1) <= 2 * num_groups",
+    "prompt_probabilities must not be all zero": (
+        "model == 'grouppose' or max([0, *prompt_probabilities.values()]) > 0"
+    ),
+    "encoder and decoder must have less than about 1e9 parameters": (
+        "(encoder_layers + decoder_layers) * hidden_dim * (10 * hidden_dim + 2 * feedforward_dim"
+        " + 12 * num_heads * max(encoder_points, decoder_points)) < 1e9"
+    ),
     "synthetic people have COCO's skeleton": "dataset != 'synthetic' or skeleton == 'coco'",
 }
 # Names of the published code (lr_drop, num_body_points) and of earlier versions of this one.

@@ -174,9 +174,9 @@ def test_published_names(model, first_level):
         ({"depths": [2, 2, 2]}, r"depths must be four .* got \[2, 2, 2\]"),
         ({"num_heads": [1, 2, 4, 0]}, r"num_heads must be four"),
         ({"num_heads": [5, 6, 12, 24]}, "stage 1 of width 96 cannot have 5 heads"),
-        ({"embed_dim": 2.5}, r"embed_dim must be a whole number > 0; got 2\.5"),
+        ({"embed_dim": 2.5}, r"embed_dim must be a whole number > 0, at most 4096; got 2\.5"),
         ({"window_size": 0}, "window_size must be a whole number > 0"),
-        ({"mlp_ratio": "4"}, "mlp_ratio must be a number > 0; got '4'"),
+        ({"mlp_ratio": "4"}, "mlp_ratio must be a number > 0, at most 16; got '4'"),
     ],
 )
 def test_swin_options_that_cannot_be(options, message):

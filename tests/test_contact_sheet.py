@@ -53,7 +53,7 @@ def test_a_folder_and_the_generator_are_drawn(tmp_path, monkeypatch):
     contact_sheet.main()
     assert sheet.is_file()
     monkeypatch.setattr(sys, "argv", [*arguments, "--rows", "0"])
-    with pytest.raises(UserError, match="--rows has to be at least 1, got 0"):
+    with pytest.raises(UserError, match="--rows has to be at least 1 and at most 100, got 0"):
         contact_sheet.main()
     (tmp_path / "RefHuman_val.json").write_text("{")
     monkeypatch.setattr(sys, "argv", [*arguments, "--data", str(tmp_path)])

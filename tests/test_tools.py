@@ -131,6 +131,10 @@ def test_export(tmp_path, monkeypatch, capsys):
     assert run(source, tmp_path / "published.pth", "--published") == 0
     published = torch.load(tmp_path / "published.pth", weights_only=True)["model"]
     assert "transformer.decoder.class_embed.0.weight" in published
+    assert run(source, tmp_path / "published.safetensors", "--published") == 0
+    again = checkpoint.read_file(tmp_path / "published.safetensors")["model"]
+    assert again.keys() == published.keys()
+    assert all(torch.equal(value, published[name]) for name, value in again.items())
     assert run(tmp_path / "published.pth", tmp_path / "x.pth") == 2
     assert "holds no settings" in capsys.readouterr().err
 

@@ -251,13 +251,6 @@ def test_a_checkpoint_of_other_parameters_is_refused(tmp_path, change, message):
         make_toy_trainer(tmp_path, 2, resume=state)
 
 
-def test_weights_alone_are_not_resumed(tmp_path):
-    run_toy_training(tmp_path, 1)
-    weights = {"model": checkpoint.load(tmp_path / "checkpoint.pth")["model"]}
-    with pytest.raises(UserError, match="no optimizer.*--pretrain_model_path"):
-        make_toy_trainer(tmp_path, 2, resume=weights)
-
-
 def test_resuming_takes_rates_from_the_configuration(tmp_path):
     run_toy_training(tmp_path, 1)
     state = checkpoint.load(tmp_path / "checkpoint.pth")

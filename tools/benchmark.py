@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import platform
 import shlex
 import sys
@@ -28,8 +29,9 @@ from benchmarks import checkouts, figures, plan
 from benchmarks.turns import Entry, Turns, available_bytes, worker
 
 from models import REPOSITORY
-from util.command_line import run_program
+from util.command_line import output_file, require_range, run_program
 from util.config import OptionsAction
+from util.devices import find_device
 from util.errors import UserError
 from util.files import written_whole
 from util.logging import write_json
@@ -96,8 +98,15 @@ def common_options(arguments: argparse.Namespace) -> dict[str, Any]:
             raise UserError(f"--what: unknown step '{name}'; expected some of {', '.join(WHATS)}.")
     if arguments.rounds < 1 or arguments.warmup < 0 or arguments.threads < 0:
         raise UserError("--rounds has to be at least 1, --warmup and --threads at least 0.")
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    options: dict[str, Any] = {"device": device, "threads": arguments.threads}
+    require_range(1, 10**5, batch_size=arguments.batch_size)
+    for name in ("seconds", "memory"):
+        if not 0 <= (getattr(arguments, name) or 0) < math.inf:
+            raise UserError(f"--{name} has to be a number of at least 0.")
+    for name in ("output", "markdown"):
+        if getattr(arguments, name):
+            output_file(getattr(arguments, name), f"--{name}")
+    device = find_device(arguments.device)
+    options: dict[str, Any] = {"device": str(device), "threads": arguments.threads}
     if arguments.config_file:
         path = Path(arguments.config_file).resolve()
         if not path.is_file():

@@ -30,7 +30,7 @@ from datasets.scribble import NUM_POINTS
 from datasets.skeleton import COCO
 from datasets.synthetic import SPLITS, SceneGenerator, scene_pairs
 from util import visualize
-from util.command_line import run_program
+from util.command_line import output_file, require_range, run_program
 from util.errors import MissingFileError, UserError
 from util.images import load_image
 
@@ -148,9 +148,11 @@ def main() -> None:
     )
     parser.add_argument("--image-size", type=int, default=192, help="of drawn scenes, in pixels")
     arguments = parser.parse_args()
-    for name in ("rows", "columns", "side"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} has to be at least 1, got {getattr(arguments, name)}")
+    require_range(1, 100, rows=arguments.rows, columns=arguments.columns)
+    require_range(1, 8192, side=arguments.side)
+    require_range(48, 8192, **{"image-size": arguments.image_size})
+    require_range(0, 10**9, start=arguments.start)
+    output_file(arguments.output, "--output", (".png", ".jpg", ".jpeg"))
 
     if arguments.images is not None:
         tiles = tiles_of_images(arguments.images, arguments.start, arguments.side)

@@ -16,7 +16,9 @@ import _repository  # noqa: F401  # makes the project's modules importable
 import torch
 
 from util import checkpoint
-from util.command_line import run_program
+from util.checkpoint_content import check_weights
+from util.command_line import output_file, run_program
+from util.config import Config
 from util.errors import UserError
 
 
@@ -30,23 +32,30 @@ def export(source: Path, output: Path, half: bool, published: bool) -> None:
         published: under the published names, without settings.
 
     Raises:
-        UserError: `source` cannot be read, or has no settings.
+        UserError: `source` cannot be read, has no settings or no good ones, or does not fit into
+            16 bits; `output` cannot be written or is `source`.
     """
+    output_file(output, "output", (".pth", ".safetensors"), inputs=[source])
     payload = checkpoint.load(source)
+    if "config" in payload:
+        Config.from_stored(payload["config"], source)  # nothing odd is handed on
+    elif not published:
+        raise UserError(
+            f"{source} holds no settings, which a checkpoint of ours needs; choose --published."
+        )
     state = payload["model"]
     if half:
         state = {
             name: value.to(torch.float16) if value.is_floating_point() else value
             for name, value in state.items()
         }
+        check_weights(state, f"{source} in 16 bits")  # whose largest number is 65504
     if published:
         model = payload.get("published") or payload.get("config", {}).get("model", "uniphd")
-        checkpoint.save(output, {"model": checkpoint.to_reference(state, model)})
+        names = checkpoint.to_reference(state, model)
+        # Copies: safetensors does not store one tensor under two names, as the heads have them.
+        checkpoint.save(output, {"model": {name: value.clone() for name, value in names.items()}})
         return
-    if "config" not in payload:
-        raise UserError(
-            f"{source} holds no settings, which a checkpoint of ours needs; choose --published."
-        )
     checkpoint.save(output, {"model": state, "config": payload["config"]})
 
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import _repository  # noqa: F401  # makes the project's modules importable
@@ -27,7 +27,8 @@ import torch
 from benchmarks import gpu_sections
 from benchmarks.gpu_sections import Context, Section, SkippedError
 
-from util.command_line import run_program
+from util.command_line import output_folder, run_program
+from util.devices import find_device
 from util.errors import UserError
 from util.files import written_whole
 from util.logging import write_json
@@ -70,13 +71,15 @@ def render(head: str, sections: list[dict[str, Any]]) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Go through the sections; the exit status."""
+    if not 0 < arguments.minutes < math.inf:
+        raise UserError(f"--minutes has to be a number above 0; got {arguments.minutes}.")
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(
             "PyTorch sees no GPU here. On a machine with one, does `nvidia-smi` find it, "
             "and is torch.version.cuda set? Without, --device cpu --smoke shows that it would run."
         )
-    folder = Path(arguments.output_dir).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    find_device(arguments.device)
+    folder = output_folder(arguments.output_dir, "--output_dir").resolve()
     context = Context(
         device=arguments.device,
         is_smoke=arguments.smoke,

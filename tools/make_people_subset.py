@@ -27,7 +27,7 @@ from datasets.annotations import encode_segmentation
 from datasets.coco import CocoKeypoints, is_target
 from datasets.skeleton import COCO, CROWDPOSE, Skeleton
 from datasets.transforms import keep_size
-from util.command_line import run_program
+from util.command_line import output_folder, require_range, run_program
 from util.errors import UserError
 from util.images import load_image, size_for_longer_side
 from util.logging import write_json
@@ -219,6 +219,14 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def run() -> None:
+        require_range(1, 10**9, max_side=arguments.max_side, count=arguments.count)
+        inputs = {file.resolve() for file in arguments.input_annotations}
+        if any(file.is_relative_to(arguments.output.resolve()) for file in inputs):
+            raise UserError(
+                f"--output {arguments.output}: holds the input {arguments.input_annotations[0]}; "
+                "name another folder."
+            )
+        output_folder(arguments.output, "--output")
         scenes = read_scenes(arguments.input_annotations, arguments.images, arguments.count)
         images, annotations = write_subset(
             scenes, arguments.images, arguments.output, arguments.format, arguments.max_side

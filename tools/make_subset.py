@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.refhuman import pair_entries
-from util.command_line import run_program
+from util.command_line import output_folder, require_range, run_program
 from util.errors import MissingFileError, UserError
 from util.images import load_image, size_for_longer_side
 from util.logging import write_json
@@ -100,7 +100,7 @@ def make_subset(
     except ValueError as error:  # neither JSON nor text
         raise UserError(f"{annotation_file} is not valid JSON ({error}); copy it again.") from error
     chosen = choose_images(pair_entries(content, str(annotation_file)), images, min_people)
-    (output / "images").mkdir(parents=True, exist_ok=True)
+    output_folder(output / "images", "--output")
     pairs: list[Pair] = []
     for name, pairs_of_file in tqdm(chosen.items(), unit="image"):
         entry = pairs_of_file[0][0]
@@ -133,6 +133,14 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def run() -> None:
+        require_range(
+            *(1, 10**9),
+            images=arguments.images,
+            min_people=arguments.min_people,
+            max_side=arguments.max_side,
+        )
+        if arguments.output.resolve() == arguments.input.resolve():
+            raise UserError(f"--output {arguments.output}: would overwrite --input; name another.")
         pairs = make_subset(
             arguments.input,
             arguments.output,

@@ -27,7 +27,7 @@ import _repository  # noqa: F401  # makes the project's modules importable
 import cv2
 
 from datasets.synthetic import CATEGORIES, SPLITS, SceneGenerator, people_entries, scene_pairs
-from util.command_line import run_program
+from util.command_line import output_folder, require_range, run_program
 from util.errors import UserError
 from util.files import written_whole
 
@@ -141,8 +141,9 @@ def prepare_folder(folder: Path, settings: dict[str, Any]) -> bool:
     settings_file = folder / _PARTS_FOLDER / "settings.json"
     finished_files = [folder / f"RefHuman_{split}.json" for split in SPLITS]
     remedy = "give another --output, or remove the folder"
+    output_folder(folder, "--output")
     if settings_file.is_file():
-        found = json.loads(settings_file.read_text(encoding="utf-8"))
+        found = _read_object(settings_file)
         if found != settings:
             raise UserError(
                 f"{folder} holds an unfinished data set with other settings "
@@ -150,16 +151,27 @@ def prepare_folder(folder: Path, settings: dict[str, Any]) -> bool:
             )
         return False
     if all(path.is_file() for path in finished_files):
-        content = json.loads(finished_files[0].read_text(encoding="utf-8"))
-        found = content.get("info", {}).get("settings")
+        info = _read_object(finished_files[0]).get("info")
+        found = info.get("settings") if isinstance(info, dict) else None
         if found != settings:
             different = _differences(found, settings) if isinstance(found, dict) else "not by us"
             raise UserError(f"{folder} holds another data set ({different}); {remedy}")
         return True
-    if folder.is_dir() and any(folder.iterdir()):
+    if any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no synthetic data set; {remedy}")
     write_json(settings_file, settings)
     return False
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file that an earlier run of this program wrote."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); remove the folder") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not ours: expected a JSON object; give another --output")
+    return content
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -223,12 +235,10 @@ def settings_from(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: a setting is out of its range.
     """
-    if arguments.train < 1 or arguments.val < 1:
-        raise UserError(
-            f"--train and --val have to be at least 1, got {arguments.train} and {arguments.val}"
-        )
-    if arguments.captions < 1:
-        raise UserError(f"--captions has to be at least 1, got {arguments.captions}")
+    require_range(1, 10**8, train=arguments.train, val=arguments.val)
+    require_range(1, 1000, captions=arguments.captions, workers=arguments.workers)
+    for side in arguments.image_size:
+        require_range(48, 8192, **{"image-size": side})
     side = arguments.image_size
     if len(side) > 2:
         raise UserError(f"--image-size takes one number or two, got {len(side)}")
@@ -286,7 +296,7 @@ def main() -> None:
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
     arguments = parser.parse_args()
-    make(arguments.output, settings_from(arguments), max(1, arguments.workers))
+    make(arguments.output, settings_from(arguments), arguments.workers)
 
 
 if __name__ == "__main__":

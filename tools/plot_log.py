@@ -19,9 +19,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from util.command_line import run_program
+from util.command_line import output_file, run_program
 from util.errors import MissingFileError, UserError
 from util.logging import read_json_lines
+from util.setting_types import shown
 
 LOSSES = (
     "loss_ce",
@@ -52,9 +53,18 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     file = path / "log.txt" if path.is_dir() else path
     if not file.is_file():
         raise MissingFileError(f"{file} does not exist; give the output folder of a training.")
-    records = read_json_lines(file)
+    try:
+        records = read_json_lines(file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not the log.txt of a training: it is no text.") from error
     if not records:
         raise UserError(f"{file} holds no finished epoch yet.")
+    for record in records:
+        if not isinstance(record, dict) or not {"step", "lr", "train"} <= record.keys():
+            raise UserError(
+                f"{file} is not the log.txt of a training: expected 'step', 'lr' and 'train' in "
+                f"every line; got {shown(record)}."
+            )
     return records
 
 
@@ -128,6 +138,7 @@ def main() -> int:
     output = arguments.output or folder / "curves.png"
 
     def run() -> None:
+        output_file(output, "--output", (".png",), inputs=[arguments.log])
         plot(read_log(arguments.log), output)
         print(output)
 

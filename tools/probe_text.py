@@ -32,7 +32,7 @@ from datasets.synthetic import KINDS, SyntheticRefHuman
 from models.uniphd.predictor import Predictor
 from models.uniphd.prompt_encoder import TextPrompt
 from util import checkpoint
-from util.command_line import run_program
+from util.command_line import output_file, require_range, run_program
 from util.config import Config
 from util.errors import UserError
 from util.logging import write_json
@@ -113,8 +113,12 @@ def predict_all(
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and report."""
+    require_range(1, 10**6, length=arguments.length)
+    if arguments.output:
+        output_file(arguments.output, "--output", inputs=[Path(arguments.checkpoint)])
     predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device)
-    cfg = Config.from_stored(checkpoint.load(arguments.checkpoint)["config"], arguments.checkpoint)
+    settings = checkpoint.load(arguments.checkpoint).get("config")
+    cfg = Config.from_stored(settings, arguments.checkpoint)
     if cfg.dataset != "synthetic":
         raise UserError(
             f"{arguments.checkpoint} was trained on {cfg.dataset!r}; only synthetic images know "
@@ -143,7 +147,6 @@ def run(arguments: argparse.Namespace) -> None:
         report["shuffled"]["identity_chance"] = float(np.mean(own))
     print(format_table(report))
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.output, report)
 
 

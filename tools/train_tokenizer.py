@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from tokenizers.trainers import BpeTrainer
 
 from datasets.synthetic import SceneGenerator
+from util.command_line import output_folder, require_range, run_program
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 """In RoBERTa's order: their ids are 0 to 4."""
@@ -123,17 +125,21 @@ def tokenizer_config() -> dict:
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--output", type=Path, required=True, help="folder, made if needed")
     parser.add_argument("--scenes", type=int, default=4000, help="images whose captions to read")
     parser.add_argument("--vocabulary", type=int, default=1500, help="the most entries")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    require_range(1, 10**7, scenes=arguments.scenes)
+    # Every byte and the special tokens have an entry.
+    require_range(256 + len(SPECIAL_TOKENS), 10**6, vocabulary=arguments.vocabulary)
+    output_folder(arguments.output, "--output")
 
     captions = collect_captions(arguments.scenes, arguments.seed)
     tokenizer = train(captions, arguments.vocabulary)
     size = tokenizer.get_vocab_size()
-    arguments.output.mkdir(parents=True, exist_ok=True)
     tokenizer_file = arguments.output / "tokenizer.json"
     tokenizer_file.write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
     for name, content in (
@@ -154,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

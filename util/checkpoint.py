@@ -12,9 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from util.checkpoint_content import check_weights
 from util.checkpoint_files import read_file
 from util.checkpoint_files import save as save
 from util.errors import UserError
+from util.setting_types import shown
 
 # The published decoder holds the heads a second time under its own name.
 _DOUBLED_PREFIX = "transformer.decoder."
@@ -107,18 +109,13 @@ def load(path: str | os.PathLike, model: str | None = None) -> dict[str, Any]:
 
     Raises:
         MissingFileError: no such file.
-        UserError: not a checkpoint, truncated, or of another model.
+        UserError: not a checkpoint, truncated, of another model, or with weights that are no
+            numbers (`util.checkpoint_content`).
     """
     payload = read_file(path)
     state = payload.get("model", payload)
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(
-            f"{path}: not a checkpoint of this project. Expected a 'model' entry with named "
-            f"tensors; found {sorted(map(str, payload))[:8]}."
-        )
+    check_weights(state, path)
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    if not state:
-        raise UserError(f"{path}: the checkpoint has no parameters.")
     if any(name.startswith(("transformer.", "backbone.0.")) for name in state):
         found = recognise(state) or "uniphd"
         try:
@@ -126,13 +123,20 @@ def load(path: str | os.PathLike, model: str | None = None) -> dict[str, Any]:
         except ValueError as error:
             raise UserError(f"{path}: {error}") from error
     else:
-        extras = {key: value for key, value in payload.items() if key != "model"}
+        extras = {k: value for k, value in payload.items() if k not in ("model", "published")}
         content = {**(extras if "model" in payload else {}), "model": _present_names(state)}
-        found = (content.get("config") or {}).get("model", model)
+        settings = content.get("config") or {}
+        if not isinstance(settings, Mapping):
+            raise UserError(
+                f"{path}: the settings inside ('config') have to be a dictionary; got "
+                f"{shown(settings)}. Save the file again, or its 'model' entry alone."
+            )
+        found = settings.get("model", model)
     if model is not None and found != model:
+        named = f" (config/{found}.py)" if found in tuple(_models()) else ""
         raise UserError(
-            f"{path}: a checkpoint of the model '{found}', but the configuration builds '{model}'; "
-            f"use the configuration of that model (config/{found}.py), or another checkpoint."
+            f"{path}: a checkpoint of the model {shown(found)}, but the configuration builds "
+            f"'{model}'; use the configuration of that model{named}, or another checkpoint."
         )
     return content
 
@@ -147,14 +151,22 @@ def load_weights(
         ignore: parts of names; entries whose name contains one of them are left as they are.
 
     Raises:
-        UserError: lists missing, unexpected and wrongly shaped entries.
+        UserError: lists missing and unexpected entries, and those of another shape or kind; or a
+            part to ignore is in no name.
     """
     ignore = tuple(ignore)
 
     def counts(name: str) -> bool:
         return not any(part in name for part in ignore)
 
-    own = {name: value for name, value in model.state_dict().items() if counts(name)}
+    state = model.state_dict()
+    for part in ignore:
+        if not any(part in name for name in (*state, *state_dict)):
+            raise UserError(
+                f"--finetune_ignore {shown(part)}: neither the model nor the checkpoint has an "
+                f"entry with it in its name; the model's are like {', '.join(list(state)[-3:])}."
+            )
+    own = {name: value for name, value in state.items() if counts(name)}
     given = {name: value for name, value in state_dict.items() if counts(name)}
     problems = [f"missing: {name}" for name in own if name not in given]
     problems += [f"unexpected: {name}" for name in given if name not in own]
@@ -162,6 +174,11 @@ def load_weights(
         f"{name}: shape {tuple(given[name].shape)}, expected {tuple(value.shape)}"
         for name, value in own.items()
         if name in given and given[name].shape != value.shape
+    ]
+    problems += [
+        f"{name}: {given[name].dtype}, expected {value.dtype}"
+        for name, value in own.items()
+        if name in given and given[name].is_floating_point() != value.is_floating_point()
     ]
     if problems:
         raise UserError(
@@ -182,8 +199,8 @@ def _models() -> Mapping[str, str]:
 
 def _published_names(model: str) -> ModuleType:
     """The table of names that lies beside the model."""
-    if model not in _models():
-        raise UserError(f"Unknown model '{model}'; expected one of {', '.join(_models())}.")
+    if not isinstance(model, str) or model not in _models():
+        raise UserError(f"Unknown model {shown(model)}; expected one of {', '.join(_models())}.")
     return import_module(f"{_models()[model]}.published_names")
 
 

@@ -48,7 +48,7 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
             raise DamagedFileError(
                 f"{path}: truncated or not a safetensors file ({error})."
             ) from error
-        return {"model": state, **{key: _parsed(text) for key, text in metadata.items()}}
+        return {**{key: _parsed(text) for key, text in metadata.items()}, "model": state}
     _check_sums(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -140,7 +140,7 @@ def _parsed(text: str) -> Any:
     """A metadata entry of a safetensors file: JSON in ours, anything in others' files."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, thousands of digits, or of brackets
         return text
 
 

@@ -1,4 +1,4 @@
-"""How the project's programs end: one clear message for what the user can mend."""
+"""How the project's programs check their arguments, and how they end: with one clear message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ from torch.distributed import DistBackendError, DistNetworkError
 from util import distributed
 from util.errors import UserError
 from util.logging import colored_for
+from util.setting_types import shown
 
 # Set to anything, an error of the user's making comes with Python's traceback.
 TRACEBACK_VARIABLE = "UNIPHD_TRACEBACK"
@@ -46,6 +48,81 @@ def run_program(program: Callable[[], None]) -> int:
         print(f"({TRACEBACK_VARIABLE}=1 shows where it was raised.)", file=sys.stderr)
         return 2
     return 0
+
+
+def output_folder(path: str | os.PathLike, option: str) -> Path:
+    """A folder to write into, made if needed.
+
+    Args:
+        path: as the user gave it.
+        option: that names it, for the message.
+
+    Raises:
+        UserError: it is a file or below one, or cannot be written to.
+    """
+    if not os.fspath(path).strip():
+        raise UserError(f"{option} is empty; name a folder.")
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        blocking = next((p for p in (folder, *folder.parents) if _is_file(p)), None)
+        reason = f"{blocking} is a file" if blocking else f"it cannot be made ({error})"
+        raise UserError(f"{option} {path}: {reason}; name another folder.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path}: the folder is not writable; name another one.")
+    return folder
+
+
+def output_file(
+    path: str | os.PathLike, option: str, suffixes: Sequence[str] = (), inputs: Sequence[Path] = ()
+) -> Path:
+    """A file to write; its folder is made if needed.
+
+    Args:
+        path: as the user gave it.
+        option: that names it, for the message.
+        suffixes: that its name may end in, in small letters; none: any.
+        inputs: files that are read and not to be overwritten.
+
+    Raises:
+        UserError: it is a folder or one of the inputs, ends in another suffix, or its folder cannot
+            be written to.
+    """
+    file = Path(path)
+    if suffixes and file.suffix.lower() not in suffixes:
+        raise UserError(f"{option} {path}: expected a name that ends in {' or '.join(suffixes)}.")
+    if file.is_dir():
+        raise UserError(f"{option} {path}: is a folder; name a file.")
+    for other in inputs:
+        if file == other or (file.exists() and other.exists() and file.samefile(other)):
+            raise UserError(f"{option} {path}: would overwrite the input {other}; name another.")
+    output_folder(file.parent, option)
+    return file
+
+
+def require_range(least: int, most: int, **numbers: int | None) -> None:
+    """Refuse numbers of a command line that cannot be meant.
+
+    Args:
+        least, most: the smallest and the largest that can be used.
+        numbers: by the name of their option, without the dashes; None: not given.
+
+    Raises:
+        UserError: one is smaller or larger.
+    """
+    for name, number in numbers.items():
+        if number is not None and not least <= number <= most:
+            raise UserError(
+                f"--{name} has to be at least {least} and at most {most}, got {shown(number)}."
+            )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, a NUL inside
+        return False
 
 
 def error_message(error: Exception) -> str:

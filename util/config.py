@@ -22,6 +22,7 @@ tuples are the same: lists.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import runpy
 import types
@@ -36,10 +37,13 @@ from yapf.yapflib.yapf_api import FormatCode
 
 from util.errors import MissingFileError
 from util.files import written_whole
+from util.logging import LOGGER_NAME
 from util.option_values import OptionsAction, parse_option_value
 from util.setting_types import ConfigError, SettingType, Table, shown, type_like
 
 __all__ = ["DECLARATIONS", "Config", "ConfigError", "OptionsAction", "parse_option_value"]
+
+logger = logging.getLogger(LOGGER_NAME)
 
 # The file that declares every setting of the project.
 DECLARATIONS = Path(__file__).resolve().parents[1] / "config" / "uniphd.py"
@@ -61,7 +65,7 @@ class Declaration(Table):
         if isinstance(alias, str):
             return alias, value
         setting, values = alias
-        if not isinstance(value, int | str) or value not in values:
+        if type(value) not in (int, str) or value not in values:
             known = " or ".join(repr(known) for known in values)
             raise ConfigError(f"Setting '{name}' must be {known}; got {shown(value)}.")
         return setting, values[value]
@@ -115,50 +119,62 @@ class Config(addict.Dict):
     def from_stored(cls, values: Any, source: str | os.PathLike) -> Config:
         """The settings that a checkpoint holds, laid over those that are declared today.
 
-        What it lacks takes today's value; other names and retired settings are understood.
+        What it lacks takes today's value, which is logged; other names and retired settings are
+        understood.
 
         Args:
             values: what `to_dict` gave when it was stored, perhaps by an earlier version.
             source: the checkpoint, for errors.
 
         Raises:
-            ConfigError: they are not settings, or not of this project.
+            ConfigError: they are not settings, not of this project, or do not go together.
         """
         config = cls.fromfile(DECLARATIONS)
         if not isinstance(values, Mapping):
             raise ConfigError(f"{source}: expected settings by name; got {shown(values)}.")
         try:
             config.merge_from_dict(values)
+            config.check()
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from error
+        named = {config._table.translated(name, value)[0] for name, value in values.items()}
+        if lacking := [name for name in config if name not in named]:
+            logger.info("%s: took today's values of %s", source, ", ".join(lacking))
         return config
 
     @classmethod
     def _read(cls, path: Path, default_base: Path | None, derived: tuple[Path, ...]) -> Config:
+        origin = f" (a _base_ of {derived[-1]})" if derived else ""
+        if path.is_dir():
+            raise ConfigError(
+                f"Configuration file {path}{origin} is a folder; name a Python file of settings, "
+                f"such as config/{DECLARATIONS.name}."
+            )
         if not path.is_file():
-            origin = f" (a _base_ of {derived[-1]})" if derived else ""
             raise MissingFileError(f"Configuration file {path}{origin} does not exist.")
         if path in derived:
             chain = " -> ".join(file.name for file in (*derived, path))
             raise ConfigError(f"Configuration files name each other as _base_: {chain}")
         try:
+            compile(path.read_bytes(), str(path), "exec")  # runpy would look into an archive
             namespace = runpy.run_path(str(path))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(
-                f"Configuration file {path} cannot be read: {type(error).__name__}: {error}"
+                f"Configuration file {path} cannot be read: {type(error).__name__}: {error}. "
+                "Expected Python with a value for every setting that is to change."
             ) from error
 
         bases = namespace.get("_base_", [])
         bases = [bases] if isinstance(bases, str) else bases
         if not isinstance(bases, (list, tuple)) or not all(isinstance(b, str) for b in bases):
-            raise ConfigError(f"{path}: _base_ must be a file name or a list of them: {bases!r}")
+            raise ConfigError(
+                f"{path}: _base_ must be a file name or a list of them; got {shown(bases)}."
+            )
         if not bases and default_base not in (None, path):
             bases = [str(default_base)]
-        settings = {
-            name: value
-            for name, value in namespace.items()
-            if not name.startswith("_") and not isinstance(value, types.ModuleType | type)
-        }
+        public = {name: value for name, value in namespace.items() if not name.startswith("_")}
+        imported = {n for n, v in public.items() if isinstance(v, types.ModuleType | type)}
+        settings = {name: value for name, value in public.items() if name not in imported}
         read = [
             cls._read((path.parent / base).resolve(), default_base, (*derived, path))
             for base in bases
@@ -168,12 +184,19 @@ class Config(addict.Dict):
                 return cls(settings, _declaration(namespace, settings))
             if annotated := _annotations(namespace):
                 raise ConfigError(f"only a file without _base_ declares types: {list(annotated)}")
+            if functions := [n for n, v in settings.items() if isinstance(v, types.FunctionType)]:
+                raise ConfigError(
+                    f"'{functions[0]}' is a function, and settings are plain values: begin the "
+                    "names of whatever else the file defines with '_'."
+                )
             config = read[0]
             for other in read[1:]:
                 joined = {**config._table.types, **other._table.types}
                 config = cls(config, replace(config._table, types=joined))
                 config.merge_from_dict(other)
-            config.merge_from_dict(settings)
+            # A class or module under the name of a setting is a slip.
+            slips = {name: public[name] for name in imported if name in config}
+            config.merge_from_dict({**settings, **slips})
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
         return config
@@ -200,7 +223,8 @@ class Config(addict.Dict):
         for demand, expression in self._table.conditions.items():
             code = compile(expression, "_conditions_", "eval")
             if not eval(code, {}, self):
-                values = ", ".join(f"{name} = {self[name]!r}" for name in code.co_names)
+                names = [name for name in code.co_names if name in self]
+                values = ", ".join(f"{name} = {shown(self[name])}" for name in names)
                 raise ConfigError(f"{demand}; got {values}.")
 
     # --- changing ----------------------------------------------------------------------------
@@ -222,7 +246,8 @@ class Config(addict.Dict):
         # Whatever changes an addict.Dict passes through here.
         if isinstance(self._table, Declaration):
             name, value = self._table.translated(name, value)
-            if name in self._table.retired and value == self._table.retired[name]:
+            retired = self._table.retired
+            if name in retired and type(value) is type(retired[name]) and value == retired[name]:
                 return
         first, _, rest = str(name).partition(".")
         full_name = f"{self._prefix}{name}"
@@ -230,7 +255,7 @@ class Config(addict.Dict):
         if setting_type is None:
             raise ConfigError(self._unknown(name))
         if not first.isidentifier() or first.startswith("_") or hasattr(Config, first):
-            raise ConfigError(f"'{full_name}' cannot be the name of a setting.")
+            raise ConfigError(f"{shown(full_name)} cannot be the name of a setting.")
         if isinstance(setting_type, Table):
             changes = {rest: value} if rest else value
             before = self.get(first)
@@ -289,7 +314,7 @@ class Config(addict.Dict):
         if not nearest and (leaf := difflib.get_close_matches(full_name, leaves, n=1, cutoff=0.6)):
             nearest = [leaves[leaf[0]]]
         remedy = f"Did you mean '{nearest[0]}'?" if nearest else f"Known: {', '.join(self)}."
-        return f"Unknown setting '{full_name}'. {remedy}"
+        return f"Unknown setting {shown(full_name)}. {remedy}"
 
 
 def _annotations(namespace: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from util.devices import find_device
 from util.errors import UserError
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ T = TypeVar("T")
 _TIMEOUT = datetime.timedelta(minutes=60)
 
 
-def initialize(device: str, local_rank: int | None = None) -> torch.device:
+def initialize(device: str | None, local_rank: int | None = None) -> torch.device:
     """Join the other processes of this run, if there are any, and choose this one's device.
 
     The launcher is recognised by its environment: `torchrun` and `python -m
@@ -32,7 +33,7 @@ def initialize(device: str, local_rank: int | None = None) -> torch.device:
     CPU.
 
     Args:
-        device: "cuda", "cuda:1", "cpu"; several processes on CUDA take one GPU each by their
+        device: see `util.devices.find_device`; several processes on CUDA take one GPU each by their
             local rank.
         local_rank: this process' number on its machine, where the launcher passes it as an
             argument only.
@@ -41,22 +42,17 @@ def initialize(device: str, local_rank: int | None = None) -> torch.device:
         The device of this process.
 
     Raises:
-        UserError: CUDA is asked for but absent, or there are more processes than GPUs.
+        UserError: this machine does not have the device, or there are more processes than GPUs.
     """
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"--device {device}: PyTorch sees no CUDA device here. Use --device cpu, or check the "
-            f"driver (nvidia-smi) and CUDA_VISIBLE_DEVICES."
-        )
+    chosen = find_device(device)
     _translate_slurm(os.environ)
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        chosen = torch.device(device)
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
         return chosen
 
     local_rank = int(os.environ.get("LOCAL_RANK", local_rank or 0))
-    if torch.device(device).type == "cuda":
+    if chosen.type == "cuda":
         if local_rank >= torch.cuda.device_count():
             raise UserError(
                 f"Process {local_rank} of this machine has no GPU: {torch.cuda.device_count()} "
@@ -66,7 +62,6 @@ def initialize(device: str, local_rank: int | None = None) -> torch.device:
         torch.cuda.set_device(chosen)
         backend = "cpu:gloo,cuda:nccl"  # Python objects travel through CPU memory
     else:
-        chosen = torch.device(device)
         backend = "gloo"
     dist.init_process_group(backend, timeout=_TIMEOUT)
     return chosen

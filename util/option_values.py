@@ -7,7 +7,7 @@ import ast
 import re
 from typing import Any
 
-from util.setting_types import ConfigError
+from util.setting_types import MOST_LEVELS, ConfigError, shown
 
 
 def parse_option_value(text: str) -> Any:
@@ -18,7 +18,8 @@ def parse_option_value(text: str) -> Any:
     string taken literally, and any other text as the string that it is.
 
     Raises:
-        ConfigError: brackets or quotes that do not match, or a faulty string in quotes.
+        ConfigError: brackets or quotes that do not match, too many brackets inside each other, or
+            a faulty string in quotes.
     """
     parts = _split_at_commas(text)
     if len(parts) > 1:
@@ -37,7 +38,7 @@ def parse_option_value(text: str) -> Any:
         try:
             return ast.literal_eval(text)
         except (SyntaxError, ValueError) as error:
-            raise ConfigError(f"not a string in quotes: {text} ({error})") from error
+            raise ConfigError(f"not a string in quotes: {shown(text)} ({error})") from error
     if len(text) >= 2 and (text[0], text[-1]) in (("[", "]"), ("(", ")")):
         inner = text[1:-1]
         items = _split_at_commas(inner) if inner.strip() else []
@@ -62,7 +63,7 @@ class OptionsAction(argparse.Action):
         for text in values:
             key, equals, value = text.partition("=")
             if not equals or not key:
-                parser.error(f"{option_string}: expected KEY=VALUE, got '{text}'")
+                parser.error(f"{option_string}: expected KEY=VALUE, got {shown(text)}")
             try:
                 options[key] = parse_option_value(value)
             except ConfigError as error:
@@ -82,12 +83,14 @@ def _split_at_commas(text: str) -> list[str]:
             quote = character
         elif character in "[(":
             closing.append({"[": "]", "(": ")"}[character])
+            if len(closing) > MOST_LEVELS:
+                raise ConfigError(f"more than {MOST_LEVELS} brackets inside each other")
         elif character in "])":
             if not closing or closing.pop() != character:
-                raise ConfigError(f"unmatched '{character}' in the value {text!r}")
+                raise ConfigError(f"unmatched '{character}' in the value {shown(text)}")
         elif character == "," and not closing:
             parts.append(text[start:position])
             start = position + 1
     if closing or quote:
-        raise ConfigError(f"missing {quote or closing[-1]!r} in the value {text!r}")
+        raise ConfigError(f"missing {quote or closing[-1]!r} in the value {shown(text)}")
     return [*parts, text[start:]]

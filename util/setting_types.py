@@ -17,7 +17,9 @@ from typing import Any
 
 from util.errors import UserError
 
-_MOST_LEVELS = 16  # of lists and dictionaries inside each other
+MOST_LEVELS = 16  # of lists and dictionaries inside each other
+_MOST_ENTRIES = 1000  # of a list or dictionary
+_MOST_CHARACTERS = 4096  # of a text: as long as a path can be
 
 
 class ConfigError(UserError):
@@ -57,7 +59,7 @@ class Anything(SettingType):
 
     def accepted(self, value: Any, name: str, level: int = 0) -> Any:
         """See `SettingType.accepted`; `level` counts the lists and dictionaries around it."""
-        if level < _MOST_LEVELS:
+        if level < MOST_LEVELS and not _is_huge(value):
             if isinstance(value, (list, tuple)):
                 return [self.accepted(item, name, level + 1) for item in value]
             if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
@@ -66,8 +68,9 @@ class Anything(SettingType):
                     for key, item in value.items()
                 }
         finite = type(value) is float and math.isfinite(value)
-        if value is None or type(value) in (bool, int, str) or finite:
-            return value
+        text = type(value) is str and not _is_huge(value)
+        if value is None or type(value) in (bool, int) or finite or text:
+            return Whole().accepted(value, name) if type(value) is int else value
         raise self.refusal(value, name)
 
 
@@ -86,13 +89,13 @@ class Flag(SettingType):
 
 @dataclass(frozen=True)
 class Text(SettingType):
-    """A string."""
+    """A string that can be a name or a path."""
 
     expected = "text (in quotes where it looks like something else)"
 
     def accepted(self, value: Any, name: str) -> str:
         """See `SettingType.accepted`."""
-        if type(value) is not str:
+        if type(value) is not str or "\0" in value or _is_huge(value):
             raise self.refusal(value, name)
         return value
 
@@ -172,7 +175,7 @@ class OneOf(SettingType):
 
     def accepted(self, value: Any, name: str) -> str:
         """See `SettingType.accepted`."""
-        if value not in self.choices:
+        if type(value) is not str or value not in self.choices:
             raise self.refusal(value, name)
         return value
 
@@ -267,7 +270,7 @@ class ListOf(SettingType):
     def accepted(self, value: Any, name: str) -> list:
         """See `SettingType.accepted`."""
         items = value if isinstance(value, (list, tuple)) else [value]
-        if len(items) < self.least or self.length not in (None, len(items)):
+        if len(items) < self.least or self.length not in (None, len(items)) or _is_huge(items):
             raise self.refusal(value, name)
         items = [self.inner.accepted(item, f"{name}[{i}]") for i, item in enumerate(items)]
         if self.ascending and items != sorted(items):
@@ -337,10 +340,18 @@ def type_like(value: Any) -> SettingType:
     return by_type.get(type(value), Anything())
 
 
+def _is_huge(value: Any) -> bool:
+    """Whether a text, list or dictionary is longer than any that a configuration has a use for."""
+    if isinstance(value, str):
+        return len(value) > _MOST_CHARACTERS
+    return isinstance(value, (list, tuple, Mapping)) and len(value) > _MOST_ENTRIES
+
+
 def shown(value: Any, most: int = 200) -> str:
     """A value as it is written, cut short where that is long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # thousands of digits, or of brackets
         text = f"a huge {type(value).__name__}"
+    text = text.replace("\n", " ")  # of tensors
     return text if len(text) <= most else f"{text[:most]}..."

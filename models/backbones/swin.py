@@ -21,6 +21,7 @@ from models.performance.attention import attend
 from models.performance.gelu import linear_of_gelu
 from models.performance.linear import Linear
 from util.errors import MissingFileError, UserError
+from util.setting_types import shown
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ SWIN_VARIANTS = {
     ),
 }
 OPTIONS = ("embed_dim", "depths", "num_heads", "window_size", "mlp_ratio")
+# Bounds of the options, far above any Swin that was ever trained: what a damaged file or a slip of
+# the keyboard asks for is not to fill the memory.
+_WIDEST, _DEEPEST, _LARGEST_WINDOW, _WIDEST_MLP, _MOST_PARAMETERS = 4096, 100, 32, 16, 10**9
 # Buffers of the authors' file that follow from the size of the image and the windows.
 DERIVED = ("attn_mask", "relative_position_index", "relative_coords_table")
 # Added to the logits of tokens that are not to see each other.  The Swin authors' -100 leaves
@@ -425,7 +429,7 @@ def build_swin(
     unknown = sorted(options.keys() - set(OPTIONS))
     if unknown:
         raise UserError(
-            f"backbone_options has a setting that Swin does not know: {', '.join(unknown)}; it "
+            f"backbone_options has a setting that Swin does not know: {', '.join(unknown[:5])}; it "
             f"knows {', '.join(OPTIONS)}."
         )
     variant = dataclasses.replace(SWIN_VARIANTS[name], **options)
@@ -436,31 +440,37 @@ def build_swin(
 def _check(variant: SwinVariant) -> None:
     """Refuse what cannot be built, by the name of its option."""
 
-    def is_count(value: object) -> bool:
-        return type(value) is int and value > 0
-
-    for option in ("embed_dim", "window_size"):
+    def refusal(option: str, expected: str) -> UserError:
         value = getattr(variant, option)
-        if not is_count(value):
-            raise UserError(f"backbone_options.{option} must be a whole number > 0; got {value!r}.")
-    for option in ("depths", "num_heads"):
+        return UserError(f"backbone_options.{option} must be {expected}; got {shown(value)}.")
+
+    def is_count(value: object, most: int) -> bool:
+        return type(value) is int and 0 < value <= most
+
+    for option, most in (("embed_dim", _WIDEST), ("window_size", _LARGEST_WINDOW)):
+        if not is_count(getattr(variant, option), most):
+            raise refusal(option, f"a whole number > 0, at most {most}")
+    for option, most in (("depths", _DEEPEST), ("num_heads", _WIDEST)):
         value = getattr(variant, option)
         if (
             not isinstance(value, list | tuple)
             or len(value) != 4
-            or not all(is_count(count) for count in value)
+            or not all(is_count(count, most) for count in value)
         ):
-            raise UserError(
-                f"backbone_options.{option} must be four whole numbers > 0, one per stage; got "
-                f"{value!r}."
-            )
+            raise refusal(option, f"four whole numbers > 0, at most {most}, one per stage")
     ratio = variant.mlp_ratio
-    if type(ratio) not in (int, float) or not ratio > 0:
-        raise UserError(f"backbone_options.mlp_ratio must be a number > 0; got {ratio!r}.")
+    if type(ratio) not in (int, float) or not 0 < ratio <= _WIDEST_MLP:
+        raise refusal("mlp_ratio", f"a number > 0, at most {_WIDEST_MLP}")
+    widths = [variant.embed_dim * 2**stage for stage in range(4)]
+    size = sum(d * (4 + 2 * ratio) * w**2 for d, w in zip(variant.depths, widths, strict=True))
+    if size > _MOST_PARAMETERS:
+        raise UserError(
+            f"backbone_options describe a Swin of {size:.1e} parameters; expected at most "
+            f"{_MOST_PARAMETERS:.0e}. Lower embed_dim or depths."
+        )
     for i, heads in enumerate(variant.num_heads):
-        width = variant.embed_dim * 2**i
-        if width % heads:
+        if widths[i] % heads:
             raise UserError(
-                f"Swin's stage {i + 1} of width {width} cannot have {heads} heads; change "
+                f"Swin's stage {i + 1} of width {widths[i]} cannot have {heads} heads; change "
                 "backbone_options.num_heads or backbone_options.embed_dim."
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from util.checkpoint_content import check_weights
 from util.checkpoint_files import read_file
 from util.errors import UserError
 
@@ -19,7 +20,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        UserError: a folder, or no named tensors in the file.
+        UserError: a folder, no named tensors in the file, or numbers that are not finite.
         ValueError: the file is damaged.
     """
     if Path(path).is_dir():
@@ -41,6 +42,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
             f"{path}: expected named tensors, all of the file or its 'model' or 'state_dict' "
             f"entry; found {sorted(map(str, content))[:5]}."
         )
+    check_weights(tensors, path)
     return tensors
 
 

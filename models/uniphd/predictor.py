@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as F
 from datasets.prompts import get_kind
 from models.uniphd.postprocess import PostProcess
 from models.uniphd.uniphd import UniPHD
+from util.devices import find_device
 from util.errors import UserError
 from util.images import IMAGENET_MEAN, IMAGENET_STD, evaluation_size, load_image
 from util.nested_tensor import NestedTensor
@@ -79,30 +80,49 @@ class Predictor:
         Args:
             path: one of our checkpoints, or the published one; by default the repository's tiny
                 model, trained on synthetic images.
-            device: by default CUDA where there is one.
+            device: see `util.devices.find_device`.
             config: settings; by default those stored in the checkpoint, or config/uniphd.py for
                 the published one, which holds none.
 
         Raises:
-            FileNotFoundError, ValueError: the checkpoint cannot be read or does not fit.
-            OSError: the text encoder's tokenizer is not there.
+            MissingFileError: no such checkpoint.
+            UserError: it cannot be read, does not fit, or neither holds settings nor are some
+                given; the text encoder's tokenizer or the device is not there.
         """
         from models import build_model  # builds what this file describes
         from util import checkpoint
         from util.config import DECLARATIONS, Config
 
+        device = find_device(device)
         payload = checkpoint.load(path, model="uniphd")
+        origin = "the given settings"
         if isinstance(config, Config):
             cfg = Config(config)
         elif config is not None:
             cfg = Config.from_stored(config, source="the given config")
         elif "config" in payload:
-            cfg = Config.from_stored(payload["config"], source=path)
+            cfg, origin = Config.from_stored(payload["config"], source=path), "its own settings"
+        elif "published" in payload:
+            cfg, origin = Config.fromfile(DECLARATIONS), f"config/{DECLARATIONS.name}"
+            width = payload["model"].get("encoder.level_embedding", torch.empty(0)).shape[-1]
+            if width != cfg.hidden_dim:  # told before a text encoder is looked for in the network
+                raise UserError(
+                    f"{path}: there are no settings inside, and the weights of {origin} have "
+                    f"hidden_dim={cfg.hidden_dim}, not {width}. Name the configuration that it was "
+                    "trained with: -c FILE, or `config`."
+                )
         else:
-            cfg = Config.fromfile(DECLARATIONS)
-        model, _, postprocessor = build_model(cfg, payload["model"])
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            raise UserError(
+                f"{path}: there are no settings inside, so nothing says which model these weights "
+                "belong to. Name the configuration that it was trained with: -c FILE, or `config`."
+            )
+        try:
+            model, _, postprocessor = build_model(cfg, payload["model"])
+        except (UserError, OSError) as error:
+            raise UserError(
+                f"{path}: the model cannot be built with {origin} (others: -c FILE, or `config`). "
+                f"{error}"
+            ) from error
         return cls(
             model.to(device),
             postprocessor,
