@@ -262,6 +262,24 @@ def test_metrics_do_not_depend_on_processes_or_batches(two_processes, tmp_path):
     assert alone["scribble"] != alone["text"]
 
 
+THREE_PROCESSES = f"""
+import sys
+sys.path[:0] = [{str(ROOT / "tests")!r}]
+from pathlib import Path
+from toy import *
+distributed.initialize("cpu")
+evaluate_toy(Path(sys.argv[1]), batch_size=2, processes=(distributed.rank(), 3))
+distributed.shutdown()
+"""
+
+
+def test_three_processes_give_the_metrics_of_one(tmp_path):
+    for result in run_python(["-c", THREE_PROCESSES, tmp_path], processes=3):
+        assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "eval.json").read_text())
+    assert metrics == evaluate_toy(tmp_path, batch_size=2)
+
+
 def test_people_are_counted_once_in_two_processes(two_processes):
     folder, _ = two_processes
     metrics = json.loads((folder / "people" / "eval.json").read_text())

@@ -6,12 +6,16 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
-from launch import run_python
+from launch import ROOT, run_python
 from test_trainer import assert_same_state, make
 from toy import make_toy_trainer, run_toy_training
 
@@ -406,6 +410,51 @@ def test_other_processes_go_on_with_the_same_global_batches(tmp_path, monkeypatc
     for name, value in alone.model.state_dict().items():
         torch.testing.assert_close(resumed.model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
     assert resumed.optimization.steps == alone.optimization.steps == 18
+
+
+@pytest.mark.slow
+def test_one_of_two_machines_is_taken_away(tmp_path):
+    """Two agents of torchrun on loopback; the one that is left begins again and goes on alone."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2", "--nproc_per_node=1"]
+    command += ["--max-restarts=3", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
+    command += ["--rdzv-id=1", "--rdzv-conf=join_timeout=60,last_call_timeout=5"]
+    command += ["tests/elastic_run.py", str(make(tmp_path / "elastic"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
+    logs = [tmp_path / "first.txt", tmp_path / "second.txt"]
+    agents = []
+    for log in logs:
+        with open(log, "w") as file:
+            agents.append(
+                subprocess.Popen(
+                    command, cwd=ROOT, env=environment, stdout=file, stderr=file,
+                    start_new_session=True,
+                )
+            )  # fmt: skip
+        time.sleep(3)  # the first keeps the rendezvous
+    try:
+        deadline = time.monotonic() + 120
+        while len(list((tmp_path / "elastic").glob("checkpoint_step*"))) < 2:
+            assert time.monotonic() < deadline, [log.read_text() for log in logs]
+            time.sleep(0.2)
+        os.killpg(agents[1].pid, signal.SIGKILL)  # the agent, and with it its worker
+        (worker,) = re.findall(r"process (\d+): \d of 2", logs[1].read_text())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(worker), signal.SIGKILL)
+        assert agents[0].wait(timeout=240) == 0, logs[0].read_text()
+    finally:
+        for agent in agents:
+            agent.kill()
+    assert re.search(r"process \d+: 0 of 1", logs[0].read_text())
+    alone = run_toy_training(
+        make(tmp_path / "alone"), 3, batch_size=2, accumulation_steps=2, length=24, eval_every=0
+    )
+    saved = checkpoint.load(tmp_path / "elastic" / "checkpoint.pth")
+    assert (saved["epoch"], saved["step"]) == (2, alone.optimization.steps)
+    for name, value in alone.model.state_dict().items():
+        torch.testing.assert_close(saved["model"][name], value, rtol=1e-5, atol=1e-6)
 
 
 # --- faults outside of the program ---------------------------------------------------------------

@@ -137,7 +137,10 @@ def _check_progress(content: Mapping[str, Any], path: str | os.PathLike) -> None
         fits = fits and isinstance(within.get("seconds"), int | float)
         _require(fits, path, "within", "a dictionary with 'seconds' and 'means'", content)
     if content.get("average") is not None:
-        check_weights(content["average"].get("model"), f"{path}: the checkpoint to resume: its averaged weights")
+        check_weights(
+            content["average"].get("model"),
+            f"{path}: the checkpoint to resume: its averaged weights",
+        )
 
 
 def _parameter_names(
