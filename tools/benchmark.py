@@ -43,6 +43,7 @@ WHATS = (
     "data",
     "eval",
     "predict",
+    "saving",
     "inference",
     "operator",
     "synthetic",
