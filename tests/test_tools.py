@@ -128,6 +128,13 @@ def test_export(tmp_path, monkeypatch, capsys):
     )
     checkpoint.load_weights(model, half["model"])
     assert model.heads.class_heads[0].weight.dtype == torch.float32
+    assert run(source, tmp_path / "average.pth", "--average") == 2
+    assert "holds no averaged weights" in capsys.readouterr().err
+    averaged = {key: torch.full_like(value, 2) for key, value in model.state_dict().items()}
+    state = {**checkpoint.load(source), "average": {"steps": 5, "model": averaged}}
+    checkpoint.save(tmp_path / "both.pth", state)
+    assert run(tmp_path / "both.pth", tmp_path / "average.pth", "--average") == 0
+    assert bool((checkpoint.load(tmp_path / "average.pth")["model"][name] == 2).all())
     assert run(source, tmp_path / "published.pth", "--published") == 0
     published = torch.load(tmp_path / "published.pth", weights_only=True)["model"]
     assert "transformer.decoder.class_embed.0.weight" in published

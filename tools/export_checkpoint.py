@@ -22,7 +22,7 @@ from util.config import Config
 from util.errors import UserError
 
 
-def export(source: Path, output: Path, half: bool, published: bool) -> None:
+def export(source: Path, output: Path, half: bool, published: bool, average: bool = False) -> None:
     """Write the weights of `source`.
 
     Args:
@@ -30,10 +30,11 @@ def export(source: Path, output: Path, half: bool, published: bool) -> None:
         output: `.pth` or `.safetensors`.
         half: store floating-point numbers in 16 bits.
         published: under the published names, without settings.
+        average: the averaged weights (setting 'ema_decay') in place of the last ones.
 
     Raises:
-        UserError: `source` cannot be read, has no settings or no good ones, or does not fit into
-            16 bits; `output` cannot be written or is `source`.
+        UserError: `source` cannot be read, has no settings or no good ones, no averaged weights, or
+            does not fit into 16 bits; `output` cannot be written or is `source`.
     """
     output_file(output, "output", (".pth", ".safetensors"), inputs=[source])
     payload = checkpoint.load(source)
@@ -44,6 +45,14 @@ def export(source: Path, output: Path, half: bool, published: bool) -> None:
             f"{source} holds no settings, which a checkpoint of ours needs; choose --published."
         )
     state = payload["model"]
+    if average:
+        if payload.get("average") is None:
+            raise UserError(
+                f"{source} holds no averaged weights: its training was without (ema_decay=0); "
+                f"leave out --average."
+            )
+        state = payload["average"]["model"]
+        check_weights(state, f"{source}: averaged weights")
     if half:
         state = {
             name: value.to(torch.float16) if value.is_floating_point() else value
@@ -66,10 +75,17 @@ def main() -> int:
     parser.add_argument("output", type=Path, help=".pth or .safetensors")
     parser.add_argument("--half", action="store_true", help="16 bits per number")
     parser.add_argument("--published", action="store_true", help="the published names")
+    parser.add_argument("--average", action="store_true", help="the averaged weights")
     arguments = parser.parse_args()
 
     def run() -> None:
-        export(arguments.source, arguments.output, arguments.half, arguments.published)
+        export(
+            arguments.source,
+            arguments.output,
+            arguments.half,
+            arguments.published,
+            arguments.average,
+        )
         print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB")
 
     return run_program(run)
