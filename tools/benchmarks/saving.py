@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from benchmarks.inputs import build
 
 UNIT = "checkpoint"
