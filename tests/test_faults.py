@@ -488,6 +488,22 @@ def test_faults_outside_are_one_message(message, words, capsys):
     assert "Traceback" not in error and error.count("error: ") == 1
 
 
+def test_a_killed_loader_worker(tmp_path, monkeypatch, straight, capsys):
+    trainer = make_toy_trainer(tmp_path, 3, num_workers=1, **EVERY_STEP)
+
+    def kill():
+        (worker,) = trainer.loader._iterator._workers
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, kill)
+        assert run_program(trainer.run) == 2
+    error = capsys.readouterr().err
+    assert "worker that reads the data ended" in error and "Traceback" not in error
+    assert_as_if_nothing_had_happened(tmp_path, straight)
+
+
 def test_other_runtime_errors_are_bugs():
     with pytest.raises(RuntimeError, match="shape"), contextlib.suppress(SystemExit):
         run_program(lambda: (_ for _ in ()).throw(RuntimeError("shape '[2]' is invalid")))
