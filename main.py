@@ -32,13 +32,12 @@ from util.checkpoint_content import check_training
 from util.checkpoint_files import read_file
 from util.command_line import output_folder, require_range, run_program
 from util.config import DECLARATIONS, Config, OptionsAction
-from util.errors import UserError
+from util.errors import UserError, shown
 from util.gradient_exchange import GradientExchange
 from util.logging import LOGGER_NAME, setup
 from util.loss_means import NonFiniteLossError
 from util.optimization import LearningRateSchedule, Optimization, autocast_dtype
 from util.run_folder import RunFolder, read_newest
-from util.setting_types import shown
 from util.stopping import RunStoppedError
 from util.weight_average import WeightAverage
 

@@ -14,8 +14,8 @@ import torch
 from pycocotools import mask as coco_mask
 
 from datasets.run_length import count_pixels
-from datasets.values import is_integer, require_whole_text, shown
-from util.errors import MissingFileError, UserError
+from datasets.values import is_integer, require_whole_text
+from util.errors import MissingFileError, UserError, shown
 from util.images import MAX_PIXELS
 
 # --- files ---------------------------------------------------------------------------------------

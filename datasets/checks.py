@@ -19,8 +19,8 @@ from datasets.annotations import encode_segmentation
 from datasets.run_length import count_pixels
 from datasets.scribble import NUM_POINTS
 from datasets.skeleton import SKELETONS, Skeleton
-from datasets.values import are_numbers, is_integer, is_number, require_whole_text, shown
-from util.errors import UserError
+from datasets.values import are_numbers, is_integer, is_number, require_whole_text
+from util.errors import UserError, shown
 
 # How far outside of the image a point may be that is rounded or at its very edge, in pixels.
 _TOLERANCE = 1

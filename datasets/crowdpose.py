@@ -11,8 +11,8 @@ from datasets.checks import Frame, check_box, check_keypoints, check_person
 from datasets.coco import CocoKeypoints
 from datasets.evaluation import PeopleEvaluator
 from datasets.skeleton import Skeleton
-from datasets.values import is_number, shown
-from util.errors import UserError
+from datasets.values import is_number
+from util.errors import UserError, shown
 
 # Area of a person as a share of the box, as the authors' evaluation has it.
 AREA_OF_BOX = 0.53

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from datasets.scribble import NUM_POINTS, resample_stroke
-from datasets.values import require_whole_text, shown
+from datasets.values import require_whole_text
 from util import visualize
-from util.errors import UserError
+from util.errors import UserError, shown
 from util.nested_tensor import NestedTensor
 
 # Of every sample of a batch, the source of what its prompt is drawn from.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.values import shown
+from util.errors import shown
 
 # More characters would make a number of over 32 bits.
 _LONGEST_NUMBER = 7

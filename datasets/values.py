@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from typing import Any
 
 from util.errors import UserError
@@ -14,10 +13,6 @@ LARGEST_NUMBER = 1e9
 _LARGEST_ID = 2**63 - 1
 
 _NUMBERS = {int, float}  # and not bool, which is a kind of int
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 6, 6
-_SHORT.maxstring = _SHORT.maxother = 80
 
 
 def is_integer(value: Any) -> bool:
@@ -41,11 +36,6 @@ def are_numbers(values: Any) -> bool:
         return False
     total = sum(values)
     return total == total
-
-
-def shown(value: Any) -> str:
-    """A value from a file, for an error: never long, however large or deep it is."""
-    return _SHORT.repr(value)
 
 
 def require_whole_text(text: str, name: str) -> None:

@@ -20,9 +20,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from util.command_line import output_file, run_program
-from util.errors import MissingFileError, UserError
+from util.errors import MissingFileError, UserError, shown
 from util.logging import read_json_lines
-from util.setting_types import shown
 
 LOSSES = (
     "loss_ce",

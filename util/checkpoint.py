@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from util.checkpoint_content import check_weights
 from util.checkpoint_files import read_file
 from util.checkpoint_files import save as save
-from util.errors import UserError
-from util.setting_types import shown
+from util.errors import UserError, shown
 
 # The published decoder holds the heads a second time under its own name.
 _DOUBLED_PREFIX = "transformer.decoder."

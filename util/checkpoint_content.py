@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from util.errors import UserError
-from util.setting_types import shown
+from util.errors import UserError, shown
 
 # What weights and the buffers beside them are stored as; others (complex, 8 bits or fewer) no.
 _DTYPES = (

@@ -15,9 +15,8 @@ import torch
 from torch.distributed import DistBackendError, DistNetworkError
 
 from util import distributed
-from util.errors import UserError
+from util.errors import UserError, shown
 from util.logging import colored_for
-from util.setting_types import shown
 
 # Set to anything, an error of the user's making comes with Python's traceback.
 TRACEBACK_VARIABLE = "UNIPHD_TRACEBACK"

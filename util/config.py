@@ -35,11 +35,11 @@ from typing import Any
 import addict
 from yapf.yapflib.yapf_api import FormatCode
 
-from util.errors import MissingFileError
+from util.errors import MissingFileError, shown
 from util.files import written_whole
 from util.logging import LOGGER_NAME
 from util.option_values import OptionsAction, parse_option_value
-from util.setting_types import ConfigError, SettingType, Table, shown, type_like
+from util.setting_types import ConfigError, SettingType, Table, type_like
 
 __all__ = ["DECLARATIONS", "Config", "ConfigError", "OptionsAction", "parse_option_value"]
 

@@ -7,7 +7,8 @@ import ast
 import re
 from typing import Any
 
-from util.setting_types import MOST_LEVELS, ConfigError, shown
+from util.errors import shown
+from util.setting_types import MOST_LEVELS, ConfigError
 
 
 def parse_option_value(text: str) -> Any:

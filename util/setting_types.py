@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from util.errors import UserError
+from util.errors import UserError, shown
 
 MOST_LEVELS = 16  # of lists and dictionaries inside each other
 _MOST_ENTRIES = 1000  # of a list or dictionary
@@ -345,13 +345,3 @@ def _is_huge(value: Any) -> bool:
     if isinstance(value, str):
         return len(value) > _MOST_CHARACTERS
     return isinstance(value, (list, tuple, Mapping)) and len(value) > _MOST_ENTRIES
-
-
-def shown(value: Any, most: int = 200) -> str:
-    """A value as it is written, cut short where that is long."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # thousands of digits, or of brackets
-        text = f"a huge {type(value).__name__}"
-    text = text.replace("\n", " ")  # of tensors
-    return text if len(text) <= most else f"{text[:most]}..."

@@ -20,8 +20,7 @@ from models.backbones.weights import fill, read_weights
 from models.performance.attention import attend
 from models.performance.gelu import linear_of_gelu
 from models.performance.linear import Linear
-from util.errors import MissingFileError, UserError
-from util.setting_types import shown
+from util.errors import MissingFileError, UserError, shown
 
 
 @dataclass(frozen=True)
