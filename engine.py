@@ -26,9 +26,10 @@ from torch.utils.data import DataLoader
 from datasets.evaluation import Evaluator
 from datasets.prompts import Prompt, PromptKind, PromptSampler
 from util import distributed
-from util.logging import LOGGER_NAME, Stopwatch, memory_summary
+from util.logging import LOGGER_NAME
 from util.loss_means import LossMeans
 from util.nested_tensor import NestedTensor
+from util.progress import Stopwatch, memory_summary
 
 logger = logging.getLogger(LOGGER_NAME)
 
