@@ -11,7 +11,6 @@ number of processes but the rounding of sums.
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +25,9 @@ from torch.utils.data import DataLoader
 from datasets.evaluation import Evaluator
 from datasets.prompts import Prompt, PromptKind, PromptSampler
 from util import distributed
-from util.logging import LOGGER_NAME
 from util.loss_means import LossMeans
 from util.nested_tensor import NestedTensor
-from util.progress import Stopwatch, memory_summary
-
-logger = logging.getLogger(LOGGER_NAME)
+from util.progress import EvaluationProgress
 
 
 class Optimization(Protocol):
@@ -49,9 +45,6 @@ class Optimization(Protocol):
     def step(self, epoch: int) -> dict[str, Tensor]:
         """Change the weights by the gradient; returns numbers to record, each []."""
 
-    def rates(self) -> dict[str, float]:
-        """Present learning rate of every group of parameters."""
-
 
 def train_one_epoch(
     model: nn.Module,
@@ -65,9 +58,8 @@ def train_one_epoch(
     prompts: PromptSampler | None,
     means: LossMeans | None = None,
     first_step: int = 0,
+    data_ready: Callable[[], None] = lambda: None,
     after_step: Callable[[int], None] = lambda done: None,
-    log_every: int = 20,
-    epochs_after: int = 0,
 ) -> dict[str, float]:
     """Train once over the loader.
 
@@ -86,9 +78,8 @@ def train_one_epoch(
         prompts: draws the prompts of every step; None for a model without.
         means: of the losses of the steps before `first_step`; None: there are none.
         first_step: 0, 1, ...; the steps before it are done already.
+        data_ready: called in every step when its data have arrived.
         after_step: called after every step with how many the epoch has had.
-        log_every: steps between two lines of progress.
-        epochs_after: epochs that follow, for the time left.
 
     Returns:
         Means over steps and processes of every unweighted loss, `loss` (their weighted sum), with
@@ -103,11 +94,9 @@ def train_one_epoch(
     batches = loader.batch_sampler
     batches.start(epoch, first_step)
     loader.dataset.set_epoch(epoch)
-    steps = batches.steps
     means = LossMeans(epoch) if means is None else means
-    watch = Stopwatch(steps - first_step)
     for step, parts in enumerate(_in_groups(loader, batches.rounds), start=first_step):
-        watch.data_ready()
+        data_ready()
         kind = None if prompts is None else prompts.kind(epoch, step)
         counts = [batches.counts(step, number) for number in range(len(parts))]
         num_people = _count_people(parts, counts, device)
@@ -125,12 +114,6 @@ def train_one_epoch(
 
         image_ids = [target["image_id"] for _, targets in parts for target in targets]
         means.add(step, kind, image_ids, numbers)
-        watch.step_done()
-        if (step + 1) % log_every == 0 or step + 1 == steps:
-            place = f"epoch {epoch} [{step + 1:{len(str(steps))}d}/{steps}]"
-            rate = f"lr {max(optimization.rates().values()):.2e}"
-            speed = f"{watch.report(steps * epochs_after)}  memory {memory_summary(device)}"
-            logger.info("%s  %s  %s  %s", place, rate, means.recent(), speed)
         after_step(step + 1)
     return means.of_epoch()
 
@@ -189,10 +172,9 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    watch = Stopwatch(len(loader))
-    batches = enumerate(zip(loader.batch_sampler, loader, strict=True))
-    for step, (own_indices, (samples, targets)) in batches:
-        watch.data_ready()
+    progress = EvaluationProgress(len(loader), log_every)
+    for own_indices, (samples, targets) in zip(loader.batch_sampler, loader, strict=True):
+        progress.data_ready()
         image_ids = [target["image_id"] for target in targets]
         original_sizes = torch.stack([target["orig_size"] for target in targets])
         sizes = torch.stack([target["size"] for target in targets])
@@ -209,11 +191,10 @@ def evaluate(
                 inspect(EvaluatedBatch(name, own_indices, samples, targets, prompts, results))
             # Masks of all groups: the next forward pass needs their memory.
             del outputs, results
-        watch.step_done()
-        if (step + 1) % log_every == 0:
-            logger.info("evaluation [%d/%d]  %s", step + 1, len(loader), watch.report())
+        progress.step_done(len(targets))
         if after_batch is not None:
             after_batch()
+    progress.end()
     model.train(was_training)
 
     metrics = {}

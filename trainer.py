@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ from util.errors import UserError
 from util.logging import LOGGER_NAME, RESULT, write_json, write_json_list
 from util.loss_means import SAVE, STOP, LossMeans, NonFiniteLossError
 from util.optimization import Optimization
+from util.progress import EpochProgress
 from util.run_folder import RunFolder
 from util.stopping import RunStoppedError, StopSignals
 from util.weight_average import WeightAverage
@@ -44,6 +46,12 @@ BEST_METRICS = {
 # The one variant of a model without prompts, and from which score on its people are drawn.
 PEOPLE = "people"
 DRAWN_SCORE = 0.3
+
+# In a training, drawings of so many samples, the same ones every time, go to its trackers.
+SHOWN_SAMPLES = 4
+
+# Takes a name and an image [h, w, 3] uint8 RGB.
+Show = Callable[[str, np.ndarray], None]
 
 
 # --- evaluation ----------------------------------------------------------------------------------
@@ -118,6 +126,7 @@ class Evaluation:
         after_batch: Callable[[], None] | None = None,
         *,
         suffix: str = "",
+        show: Show | None = None,
     ) -> dict[str, dict[str, float]]:
         """Evaluate in all variants, print the table and write the files.
 
@@ -125,6 +134,8 @@ class Evaluation:
             model: see `engine.evaluate`.
             after_batch: see `engine.evaluate`.
             suffix: of the files' names.
+            show: called on the main process with drawings of the first `SHOWN_SAMPLES` samples in
+                every variant; None on all processes or on none.
 
         Returns:
             Metrics by variant, the same on all processes and in eval.json.
@@ -135,6 +146,7 @@ class Evaluation:
             name: (evaluator.fresh(keep_predictions=self.save_predictions), kind)
             for name, kind in self.variants(model).items()
         }
+        drawings: list[tuple[str, np.ndarray]] = []
         metrics = engine.evaluate(
             model,
             self.postprocessor,
@@ -142,7 +154,7 @@ class Evaluation:
             variants,
             device=self.device,
             amp_dtype=self.amp_dtype,
-            inspect=partial(self._draw, suffix) if self.num_images > 0 else None,
+            inspect=partial(self._draw, suffix, None if show is None else drawings),
             after_batch=after_batch,
         )
         if distributed.is_main_process():
@@ -152,13 +164,31 @@ class Evaluation:
                 for name, (evaluator, _) in variants.items():
                     path = self.output_dir / f"predictions_{name}{suffix}.json"
                     write_json_list(path, evaluator.predictions())
+        if show is not None:
+            # The first samples may be other processes'.
+            others = distributed.gather_in_pieces(drawings)
+            gathered = sorted((*drawings, *others), key=itemgetter(0))
+            for name, image in gathered if distributed.is_main_process() else ():
+                show(name, image)
         return metrics
 
-    def _draw(self, suffix: str, batch: engine.EvaluatedBatch) -> None:
-        """Draw those of the first `num_images` samples that are in the batch."""
+    def _draw(
+        self,
+        suffix: str,
+        drawings: list[tuple[str, np.ndarray]] | None,
+        batch: engine.EvaluatedBatch,
+    ) -> None:
+        """Draw those of the batch that are among the first samples, and those of `images/`.
+
+        Args:
+            suffix: of the files' names.
+            drawings: what is to be shown is added to it, with its name; None: nothing is.
+            batch: to look at.
+        """
         skeleton = self.loader.dataset.skeleton
+        num_shown = 0 if drawings is None else SHOWN_SAMPLES
         for i, (index, target) in enumerate(zip(batch.indices, batch.targets, strict=True)):
-            if index >= self.num_images:
+            if index >= max(self.num_images, num_shown):
                 continue
             prompts, title = batch.prompts, batch.variant
             if prompts is not None and prompts.words(i):
@@ -173,8 +203,12 @@ class Evaluation:
                 draw_prompt=None if prompts is None else partial(_draw_prompt, prompts, i),
                 least_score=DRAWN_SCORE if prompts is None else None,
             )
-            name = f"{index:05d}_{target['image_id']}_{batch.variant}{suffix}.png"
-            visualize.save(self.output_dir / "images" / name, image)
+            name = f"{index:05d}_{target['image_id']}"
+            if index < self.num_images:
+                file = f"{name}_{batch.variant}{suffix}.png"
+                visualize.save(self.output_dir / "images" / file, image)
+            if index < num_shown:
+                drawings.append((f"{batch.variant}{suffix}/{name}", image))
 
 
 def _draw_prompt(prompts: Prompt, index: int, image: np.ndarray, x: float, y: float) -> np.ndarray:
@@ -274,6 +308,7 @@ class Trainer:
         self._record: dict[str, Any] | None = None  # of the last finished epoch
         if resume is not None:
             self._restore(resume)
+        self.folder.trackers.go_on_after(optimization.steps)
         self._best_variant = next(iter(evaluation.variants(model)))
         records = folder.records_before(self._first_epoch)
         self._best = {
@@ -319,6 +354,7 @@ class Trainer:
         self._within = None
         self._started = time.monotonic() - within["seconds"]
         self._means = LossMeans(epoch, within["means"])
+        progress = self._progress(epoch, within["step"])
         try:
             losses = engine.train_one_epoch(
                 self.optimization.exchange.model,
@@ -331,9 +367,8 @@ class Trainer:
                 prompts=self.prompts,
                 means=self._means,
                 first_step=within["step"],
-                after_step=partial(self._after_step, epoch),
-                log_every=self.log_every,
-                epochs_after=self.epochs - epoch - 1,
+                data_ready=progress.data_ready,
+                after_step=partial(self._after_step, epoch, progress),
             )
         except NonFiniteLossError as error:
             kept = "none was saved"
@@ -347,13 +382,30 @@ class Trainer:
             "epoch": epoch,
             "step": self.optimization.steps,
             "seconds": round(time.monotonic() - self._started, 3),
+            "speed": progress.speed(),
             "lr": self.optimization.rates(),
             "train": losses,
         }
         return {**record, "note": self.note} if self.note else record
 
-    def _after_step(self, epoch: int, done: int) -> None:
+    def _progress(self, epoch: int, first_step: int) -> EpochProgress:
+        batches = self.loader.batch_sampler
+        return EpochProgress(
+            epoch,
+            self.epochs,
+            batches.steps,
+            first_step,
+            log_every=self.log_every,
+            means=self._means,
+            rates=self.optimization.rates,
+            images=batches.samples,
+            device=self.device,
+            track=lambda values: self.folder.trackers.scalars(values, self.optimization.steps),
+        )
+
+    def _after_step(self, epoch: int, progress: EpochProgress, done: int) -> None:
         """What follows on a step, of which the epoch has had `done`: perhaps a checkpoint."""
+        progress.step_done()
         if self.average is not None:
             self.average.update()
         self.folder.check()
@@ -431,11 +483,14 @@ class Trainer:
         self.folder.wait()  # the evaluation may be ended at once
         due = self.saving.eval_every > 0 and done % self.saving.eval_every == 0
         if due or done >= self.epochs:
-            record["eval"] = self.evaluation.run(self.model, self._stop_at_once)
+            show = None
+            if self.folder.trackers.names:
+                show = partial(self.folder.trackers.image, step=record["step"])
+            record["eval"] = self.evaluation.run(self.model, self._stop_at_once, show=show)
             if self.average is not None:
                 logger.info("With averaged weights:")
                 record["eval_average"] = self.evaluation.run(
-                    self.average.model, self._stop_at_once, suffix="_average"
+                    self.average.model, self._stop_at_once, suffix="_average", show=show
                 )
         if distributed.is_main_process():
             for metric, name in BEST_METRICS.items():

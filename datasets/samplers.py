@@ -239,6 +239,11 @@ class TrainingBatches(Sampler[list[int]]):
         left = len(self.order) - step * self._blocks_of_step
         return self.part(round_number) < min(self.parts, left)
 
+    def samples(self, step: int) -> int:
+        """Samples of a step's global batch."""
+        size = self._blocks_of_step
+        return min(size, len(self.order) - step * size) * self.order.together
+
     @property
     def _blocks_of_step(self) -> int:
         return self.parts * self.batch_size // self.order.together

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from util.logging import LOGGER_NAME
 
 # Several test workers on few cores: one thread each is faster than all of them competing.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -211,3 +214,18 @@ def coco_folder(tmp_path: Path) -> Callable[..., Path]:
         return write_coco(made[-1], **arguments)
 
     return make
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[str]]:
+    """Messages of the project's logger, whether `util.logging.setup` was called before or not."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger(LOGGER_NAME)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)

@@ -1,7 +1,6 @@
 """The two loops: bad losses, models with and without prompts, several processes, variants."""
 
 import json
-import logging
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ from toy import (
 import engine
 from datasets.prompts import PromptSampler, get_kind
 from util import checkpoint
-from util.logging import LOGGER_NAME, read_json_lines
+from util.logging import read_json_lines
 from util.loss_means import LossMeans, NonFiniteLossError
 
 
@@ -73,16 +72,6 @@ def test_the_epoch_and_the_seed_decide_everything_random():
 
     assert once() == once(epoch=0, seed=7)
     assert len({once(), once(epoch=1), once(seed=8)}) == 3
-
-
-def test_progress_shows_every_so_many_steps(caplog):
-    logging.getLogger(LOGGER_NAME).propagate = True  # `util.logging.setup` turns it off
-    with caplog.at_level(logging.INFO, LOGGER_NAME):
-        train(ToyModel(), {"text": 1.0}, log_every=2, epochs_after=3)
-    lines = [record.getMessage() for record in caplog.records]
-    assert [line.split("]")[0] for line in lines] == [f"epoch 0 [{n}/5" for n in (2, 4, 5)]
-    assert all("lr 5.00e-02" not in line for line in lines[:2])  # still warming up
-    assert "  square " in lines[0] and "  text " not in lines[0]
 
 
 def test_losses_are_looked_at_one_step_later():

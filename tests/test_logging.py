@@ -30,6 +30,7 @@ def loggers():
             logger.removeHandler(handler)
             handler.close()
         logger.setLevel(logging.NOTSET)
+        logger.propagate = True
 
 
 def test_messages_of_the_operator_reach_screen_and_file(tmp_path, capsys):

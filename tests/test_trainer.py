@@ -290,7 +290,7 @@ def test_a_finished_training_has_nothing_left_to_do(tmp_path):
 
 def test_training_learns_and_leaves_its_files(tmp_path):
     run_toy_training(
-        tmp_path, 5, note="a note", tensorboard=True, optimization={"clip_max_norm": 0}
+        tmp_path, 5, note="a note", trackers=["tensorboard"], optimization={"clip_max_norm": 0}
     )
     records = read_json_lines(tmp_path / "log.txt")
     assert records[-1]["train"]["loss"] < 0.5 * records[0]["train"]["loss"]
@@ -345,7 +345,7 @@ def test_a_folder_that_holds_a_training_is_not_used_again(tmp_path, left):
 
 
 def test_what_is_overwritten_stays_until_there_is_an_epoch_to_save(tmp_path):
-    run_toy_training(tmp_path, 4, tensorboard=True)
+    run_toy_training(tmp_path, 4, trackers=["tensorboard"])
     curves = set((tmp_path / "tensorboard").iterdir())
     (tmp_path / "config.py").write_text("lr = 1\n")
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
@@ -353,7 +353,7 @@ def test_what_is_overwritten_stays_until_there_is_an_epoch_to_save(tmp_path):
         run_toy_training(tmp_path, 1, ToyModel(spoilt_id=4), overwrite=True)
     assert {path: path.read_bytes() for path in before} == before
 
-    run_toy_training(tmp_path, 1, overwrite=True, tensorboard=True)
+    run_toy_training(tmp_path, 1, overwrite=True, trackers=["tensorboard"])
     names = {path.name for path in tmp_path.iterdir()} - {"eval.json", "tensorboard"}
     assert names == {
         ".lock",

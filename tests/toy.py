@@ -329,7 +329,7 @@ def make_toy_trainer(
     *,
     resume=None,
     overwrite=False,
-    tensorboard=False,
+    trackers=(),
     probabilities=ALL_KINDS,
     length=9,
     batch_size=2,
@@ -363,7 +363,7 @@ def make_toy_trainer(
         Config({"seed": 7}),
         resumes=resume,
         overwrite=overwrite,
-        tensorboard=tensorboard,
+        trackers=trackers,
         keep_checkpoints=keep_checkpoints,
     )
     return Trainer(

@@ -16,6 +16,7 @@ from torch.distributed import DistBackendError, DistNetworkError
 
 from util import distributed
 from util.errors import UserError, shown
+from util.live_line import live_line
 from util.logging import colored_for
 
 # Set to anything, an error of the user's making comes with Python's traceback.
@@ -32,7 +33,10 @@ def run_program(program: Callable[[], None]) -> int:
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        program()
+        try:
+            program()
+        finally:
+            live_line.clear()
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 128 + signal.SIGINT

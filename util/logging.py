@@ -15,6 +15,7 @@ from termcolor import colored
 
 from util import distributed
 from util.files import written_whole
+from util.live_line import live_line
 
 LOGGER_NAME = "uniphd"
 MODELS_LOGGER_NAME = "models"  # above those of the files in models/, which know nothing of ours
@@ -31,7 +32,8 @@ def setup(log_file: str | os.PathLike | None = None) -> logging.Logger:
     So do the loggers of the files in models/. Only the main process reports progress; the others
     print warnings alone, and of what the models' files say only what no process has said before.
     """
-    screen = logging.StreamHandler(sys.stdout)
+    live_line.attach(sys.stdout if distributed.is_main_process() else None)
+    screen = _Screen(sys.stdout)
     screen.setFormatter(_TerminalFormatter(sys.stdout))
     handlers: list[logging.Handler] = [screen]
     if log_file is not None and distributed.is_main_process():
@@ -55,6 +57,14 @@ def setup(log_file: str | os.PathLike | None = None) -> logging.Logger:
 def colored_for(stream: TextIO, text: str, color: str) -> str:
     """`text` in a colour where `stream` is a terminal that shows them; `NO_COLOR` is heeded."""
     return colored(text, color) if stream.isatty() else text
+
+
+class _Screen(logging.StreamHandler):
+    """Takes the live line away before it prints."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        live_line.clear()
+        super().emit(record)
 
 
 class _TerminalFormatter(logging.Formatter):

@@ -34,6 +34,7 @@ class LossMeans:
 
     Attributes:
         wishes: of this process, sent with the next step's losses.
+        latest_loss: of the last step that was looked at; None: there was none yet.
     """
 
     def __init__(self, epoch: int, state: Mapping[str, Any] | None = None) -> None:
@@ -43,6 +44,8 @@ class LossMeans:
             self._all.load_state_dict(state)
         self._on_the_way: _StepLosses | None = None
         self.wishes: frozenset[str] = frozenset()
+        self.latest_loss: float | None = None
+        self._kinds: set[str] = set()  # names of the losses by kind of prompt
         self._granted: set[str] = set()
 
     def add(
@@ -67,15 +70,19 @@ class LossMeans:
             values[wish] = torch.full((), float(wish in self.wishes), device=device)
         self._on_the_way = _StepLosses(where, kind, image_ids, values)
 
-    def recent(self) -> str:
-        """The losses since the last call in words: earlier layers' names end in a number."""
-        names = self._on_the_way.names if self._on_the_way is not None else []
+    def recent(self) -> dict[str, float]:
+        """Means over the steps since the last call; as `add`."""
         self._take()
         means, self._since_report = self._since_report.means(), Averages()
+        return means
+
+    def in_words(self, means: Mapping[str, float]) -> str:
+        """The losses of the last layer, whose names do not end in a number, without kinds."""
         shown = [
-            f"{name.removeprefix('loss_')} {means[name]:.4f}"
-            for name in names
+            f"{name.removeprefix('loss_')} {value:.4f}"
+            for name, value in means.items()
             if name.startswith("loss_")
+            and name not in self._kinds
             and name.rpartition("_")[2] != "enc"
             and not name.rpartition("_")[2].isdigit()
         ]
@@ -102,9 +109,12 @@ class LossMeans:
         values = self._on_the_way.receive()
         self._granted |= {wish for wish in WISHES if values.pop(wish) > 0}
         if self._on_the_way.kind is not None:
-            values[f"loss_{self._on_the_way.kind}"] = values["loss"]
+            name = f"loss_{self._on_the_way.kind}"
+            values[name] = values["loss"]
+            self._kinds.add(name)
         self._all.update(values)
         self._since_report.update(values)
+        self.latest_loss = values["loss"]
         self._on_the_way = None
 
 

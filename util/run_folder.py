@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-
-from torch.utils.tensorboard import SummaryWriter
 
 from util import checkpoint_files, distributed
 from util.checkpoint_files import DamagedFileError
@@ -17,6 +15,7 @@ from util.errors import UserError
 from util.files import link_or_copy, remove_leftovers
 from util.folder_lock import FolderLock
 from util.logging import LOGGER_NAME, append_json_line, read_json_lines, write_json_lines
+from util.trackers import Trackers
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -66,7 +65,7 @@ class RunFolder:
     """The files of a training; only the main process writes them.
 
     They are config.py, log.txt (one JSON line per epoch), the newest checkpoints by their step,
-    checkpoint.pth (another name of the newest), others that stay, and tensorboard/ where asked for.
+    checkpoint.pth (another name of the newest), others that stay, and what trackers write.
     What an earlier training left stays as it is until this one has something to save.
 
     Args:
@@ -74,12 +73,15 @@ class RunFolder:
         config: all settings; stored in config.py and in every checkpoint.
         resumes: the checkpoint after which this training continues; None: it begins.
         overwrite: this training may replace another one.
-        tensorboard: write curves for TensorBoard.
+        trackers: names of the places where curves and images go (`util.trackers`).
         keep_checkpoints: how many of the newest checkpoints stay, at least 1.
 
+    Attributes:
+        trackers: of curves and images.
+
     Raises:
-        UserError: the folder holds a training that is neither continued nor to be replaced, or
-            another process is training in it.
+        UserError: the folder holds a training that is neither continued nor to be replaced,
+            another process is training in it, or the library of a tracker is missing.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class RunFolder:
         *,
         resumes: Path | None = None,
         overwrite: bool = False,
-        tensorboard: bool = False,
+        trackers: Sequence[str] = (),
         keep_checkpoints: int = 2,
     ) -> None:
         self.path = path
@@ -111,8 +113,7 @@ class RunFolder:
         self._replaces = bool(earlier) and not continues
         self._kept: list[dict[str, Any]] = []
         self._has_begun = False
-        self._tensorboard = tensorboard
-        self._board: SummaryWriter | None = None
+        self.trackers = Trackers(trackers, path, config.to_dict(), is_waiting=self._replaces)
         if distributed.is_main_process():
             remove_leftovers(path)
             if not self._replaces:
@@ -182,21 +183,14 @@ class RunFolder:
         """Add an epoch's record to log.txt and to the curves."""
         self._begin()
         append_json_line(self._log, record)
-        if self._tensorboard:
-            if self._board is None:
-                # Curves of epochs that an earlier run did after this one are taken back.
-                folder = self.path / "tensorboard"
-                self._board = SummaryWriter(str(folder), purge_step=record["step"])
-            _write_scalars(self._board, record)
+        self.trackers.scalars(_curves(record), record["step"])
 
     def close(self) -> None:
         """Finish everything; others may use the folder then.  See `save` for what it raises."""
         try:
             self._writer.wait()
         finally:
-            if self._board is not None:
-                self._board.close()
-                self._board = None
+            self.trackers.close()
             self._lock.release()
 
     def _begin(self) -> None:
@@ -205,11 +199,12 @@ class RunFolder:
             return
         self._has_begun = True
         if self._replaces:
-            curves = (self.path / "tensorboard").glob("events.out.tfevents.*")
-            for file in (*self._training_files(), *curves):
+            for file in self._training_files():
                 file.unlink()
-            (self.path / "eval.json").unlink(missing_ok=True)
+            for name in ("eval.json", "eval_average.json"):
+                (self.path / name).unlink(missing_ok=True)
             self.config.dump(self.path / "config.py")
+            self.trackers.start()
         write_json_lines(self._log, self._kept)
 
     def _training_files(self) -> list[Path]:
@@ -219,12 +214,10 @@ class RunFolder:
         return files
 
 
-def _write_scalars(board: SummaryWriter, record: Mapping[str, Any]) -> None:
-    """One point per curve: training losses and rates, metrics by variant."""
+def _curves(record: Mapping[str, Any]) -> dict[str, float]:
+    """One point per curve: the epoch's losses, and metrics by variant."""
     curves = {f"train/{name}": value for name, value in record["train"].items()}
-    curves |= {f"lr/{name}": rate for name, rate in record["lr"].items()}
-    for variant, metrics in record.get("eval", {}).items():
-        curves |= {f"{variant}/{name}": value for name, value in metrics.items()}
-    for name, value in curves.items():
-        board.add_scalar(name, value, record["step"])
-    board.flush()
+    for key, suffix in (("eval", ""), ("eval_average", "_average")):
+        for variant, metrics in record.get(key, {}).items():
+            curves |= {f"{variant}{suffix}/{name}": value for name, value in metrics.items()}
+    return curves

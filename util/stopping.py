@@ -10,6 +10,8 @@ import time
 from types import FrameType
 from typing import Any
 
+from util.live_line import live_line
+
 # What schedulers and people send: SLURM before a time limit, a cluster before it takes a machine
 # away, Ctrl-C.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -56,6 +58,7 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self._time = number, time.monotonic()
+            live_line.clear()
             print(
                 f"{signal.Signals(number).name}: ending after this step; once more ends at once.",
                 file=sys.stderr,
