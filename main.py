@@ -38,7 +38,9 @@ from util.logging import LOGGER_NAME, setup
 from util.loss_means import NonFiniteLossError
 from util.optimization import LearningRateSchedule, Optimization, autocast_dtype
 from util.run_folder import RunFolder, read_newest
+from util.run_record import RunRecord, changed_settings
 from util.stopping import RunStoppedError
+from util.trackers import TRACKERS, parse_trackers
 from util.weight_average import WeightAverage
 
 DEFAULT_CONFIG = Path(__file__).parent / "config" / "uniphd_tiny.py"
@@ -77,6 +79,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--save_log",
         action="store_true",
         help="keep the screen's lines in info.txt, and curves for TensorBoard in tensorboard/",
+    )
+    run.add_argument(
+        "--tracker",
+        type=parse_trackers,
+        action="extend",
+        default=[],
+        metavar="NAMES",
+        help=f"where curves and images go: {', '.join(TRACKERS)}, or a comma list",
     )
     run.add_argument(
         "--local_rank", "--local-rank", type=int, help="set by the launcher, where it does"
@@ -279,12 +289,45 @@ def run(arguments: argparse.Namespace) -> None:
             cfg,
             resumes=resumes,
             overwrite=arguments.overwrite,
-            tensorboard=arguments.save_log,
+            trackers=["tensorboard"] * arguments.save_log + arguments.tracker,
             keep_checkpoints=cfg.keep_checkpoints,
         )
     elif distributed.is_main_process():
         cfg.dump(output_dir / "config_eval.py")
 
+    if resumes is not None and (changes := changed_settings(start.get("config"), cfg, resumes)):
+        logger.warning("Settings differ from those of %s: %s", resumes, "; ".join(changes))
+    suffix = "_eval" if arguments.eval else ""
+    facts = {
+        "mode": "evaluation" if arguments.eval else "training",
+        "note": arguments.note,
+        "settings": f"config{suffix}.py",
+        "resumes": None if resumes is None else str(resumes),
+    }
+    with RunRecord(output_dir / f"run{suffix}.json", facts, device) as record:
+        build_and_run(cfg, arguments, device, start, resumes, folder, record)
+
+
+def build_and_run(
+    cfg: Config,
+    arguments: argparse.Namespace,
+    device: torch.device,
+    start: dict[str, Any] | None,
+    resumes: Path | None,
+    folder: RunFolder | None,
+    record: RunRecord,
+) -> None:
+    """The second half of `run`: everything that may take long.
+
+    Args:
+        cfg: all settings.
+        arguments: of the command line.
+        device: of this process.
+        start: content of the checkpoint to start from; None: there is none.
+        resumes: the checkpoint, if its training goes on.
+        folder: of the training; None: it is an evaluation.
+        record: of this start.
+    """
     validation = build_split_loader(cfg, "val")  # its faults are told before a model is built
     torch.manual_seed(cfg.seed)
     ignore = [] if resumes is not None else arguments.finetune_ignore
@@ -305,7 +348,7 @@ def run(arguments: argparse.Namespace) -> None:
         postprocessor,
         validation,
         prompts=cfg.eval_prompts,
-        output_dir=output_dir,
+        output_dir=Path(arguments.output_dir),
         device=device,
         amp_dtype=autocast_dtype(device, cfg.amp),
         save_predictions=arguments.save_predictions,
@@ -315,6 +358,7 @@ def run(arguments: argparse.Namespace) -> None:
         trainer = build_trainer(
             cfg, arguments, model, criterion, evaluation, folder, None if resumes is None else start
         )
+        record.update(batch=trainer.loader.batch_sampler.sizes())
         trainer.run()
         return
     if start is None:

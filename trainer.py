@@ -333,6 +333,18 @@ class Trainer:
         """
         if self._first_epoch >= self.epochs:
             logger.info("All %d epochs are done already; raise 'epochs' to go on.", self.epochs)
+        else:
+            sizes = self.loader.batch_sampler.sizes()
+            logger.info(
+                "Steps of %d samples: %d batch(es) of %d, on %d process(es) in %d round(s); "
+                "learning rates are as set, not scaled by it. Steps done: %d",
+                sizes["samples_per_step"],
+                sizes["batches"],
+                sizes["batch_size"],
+                sizes["processes"],
+                sizes["rounds"],
+                self.optimization.steps,
+            )
         with self._signals:
             try:
                 if not self._is_logged and self._within is None:

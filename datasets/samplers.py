@@ -239,6 +239,16 @@ class TrainingBatches(Sampler[list[int]]):
         left = len(self.order) - step * self._blocks_of_step
         return self.part(round_number) < min(self.parts, left)
 
+    def sizes(self) -> dict[str, int]:
+        """What a step's global batch is made of, by name, for people to read."""
+        return {
+            "samples_per_step": self.parts * self.batch_size,
+            "batch_size": self.batch_size,
+            "batches": self.parts,
+            "processes": self.world_size,
+            "rounds": self.rounds,
+        }
+
     def samples(self, step: int) -> int:
         """Samples of a step's global batch."""
         size = self._blocks_of_step

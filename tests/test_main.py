@@ -3,11 +3,13 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -100,6 +102,27 @@ def test_settings_arrive_where_they_are_used(tmp_path, monkeypatch):
     assert (trainer.prompts.seed, trainer.prompts.probabilities["text"]) == (12, 0.9)
     assert (evaluation.prompts, evaluation.num_images) == (("point",), 3)
     assert evaluation.save_predictions and evaluation.amp_dtype is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ([], ()),
+        (["--save_log"], ("tensorboard",)),
+        (["--tracker", "tensorboard"], ("tensorboard",)),
+        (["--save_log", "--tracker", "wandb,tensorboard", "--tracker", "mlflow"],
+         ("tensorboard", "wandb", "mlflow")),
+    ],
+)  # fmt: skip
+def test_trackers_arrive(tmp_path, monkeypatch, flags, names):
+    seen = []
+    monkeypatch.setattr(main.Trainer, "run", lambda trainer: seen.append(trainer.folder.trackers))
+    for name in ("wandb", "mlflow"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    arguments = ["--output_dir", str(tmp_path), "--device", "cpu", *flags]
+    assert main.main([*arguments, "--options", "synthetic.val_length=2"]) == 0
+    assert seen[0].names == names
+    assert (tmp_path / "info.txt").is_file() == ("--save_log" in flags)
 
 
 def test_settings_of_the_exchange_arrive(tmp_path, monkeypatch):
@@ -266,6 +289,12 @@ def test_training_writes_settings_record_and_checkpoint(trained):
     assert all(np.isfinite(value) for value in record["train"].values())
     text = (output / "info.txt").read_text()
     assert "keypoint AP" in text and "it/s" in text
+    assert "Steps of 3 samples: 1 batch(es) of 3, on 1 process(es) in 1 round(s); learning" in text
+    assert any((output / "tensorboard").iterdir())
+    (entry,) = json.loads((output / "run.json").read_text())
+    assert (entry["mode"], entry["note"], entry["exit"]) == ("training", "hello", "finished")
+    assert entry["settings"] == "config.py" and entry["resumes"] is None
+    assert entry["end"] >= entry["start"] and entry["seconds"] > 0
 
 
 def test_evaluation_of_the_checkpoint_repeats_the_metrics(trained, tmp_path, capsys):
@@ -281,7 +310,10 @@ def test_evaluation_of_the_checkpoint_repeats_the_metrics(trained, tmp_path, cap
     assert metrics == {"scribble": json.loads((output / "eval.json").read_text())["scribble"]}
     assert len(list((tmp_path / "images").iterdir())) == 2
     assert len(json.loads((tmp_path / "predictions_scribble.json").read_text())) == 5 * 4
-    assert (tmp_path / "config_eval.py").is_file()
+    (entry,) = json.loads((tmp_path / "run_eval.json").read_text())
+    assert (entry["mode"], entry["exit"]) == ("evaluation", "finished")
+    assert (tmp_path / entry["settings"]).is_file()
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_the_published_layout_evaluates_without_any_other_weights(trained, tmp_path):
@@ -354,6 +386,16 @@ def test_two_processes_train_and_resume(trained, tmp_path):
     for result in results:
         assert result.returncode == 0, result.stderr
     assert "2 process(es)" in results[0].stdout
+    changes = "epochs: 1 -> 2; eval_prompts: ['text', 'scribble', 'point'] -> ['scribble']\n"
+    saved_in = tmp_path / "checkpoint.pth"
+    assert results[0].stdout.count(f"Settings differ from those of {saved_in}: {changes}") == 1
+    assert "Steps done: 2" in results[0].stdout
+    (entry,) = json.loads((tmp_path / "run.json").read_text())  # not one of each process
+    assert (entry["resumes"], entry["processes"]) == (str(saved_in), 2)
+    assert entry["batch"] == {
+        "samples_per_step": 3, "batch_size": 3, "batches": 1, "processes": 2, "rounds": 1,
+    }  # fmt: skip
+    assert "main.py" in entry["command"] and "epochs=2" in entry["command"]
     assert "keypoint AP" not in results[1].stdout  # the main process alone reports
     records = [json.loads(line) for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [0, 1]
@@ -433,6 +475,7 @@ def test_a_loss_that_is_not_finite_ends_with_status_1_and_one_message(trained, t
         (["--options", "eval_prompts=[]"], "'eval_prompts' must be a list of at least 1"),
         (["--options", "epochs=0"], "'epochs' must be a whole number of at least 1"),
         (["--start_epoch", "999"], "starting with number 999"),
+        (["--tracker", "wandb"], "pip install -r requirements-tracking.txt"),
         (["--resume", str(WEIGHTS), "--overwrite"], "--resume continues what --overwrite would"),
         (["--resume", str(WEIGHTS)], "--pretrain_model_path"),
     ],
@@ -487,5 +530,7 @@ def test_sigterm_ends_a_training_in_order(trained, tmp_path):
     assert "Traceback" not in error
     assert [path.name for path in tmp_path.glob(".*")] == [".lock"]
     saved = checkpoint.load(tmp_path / "checkpoint.pth")
+    (entry,) = json.loads((tmp_path / "run.json").read_text())
+    assert re.match("Ended .* by SIGTERM: all of it is saved in", entry["exit"])
     assert "by SIGTERM: all of it is saved in" in error and "--resume auto" in error
     assert saved["within"] is None or saved["within"]["step"] >= 1
