@@ -85,6 +85,103 @@ def test_curves(tmp_path, monkeypatch, capsys):
     assert "does not exist; give the output folder" in capsys.readouterr().err
 
 
+def write_run(folder, epochs, average=False):
+    """An output folder with a log."""
+    records = [record(epoch) for epoch in range(epochs)]
+    for one in records:
+        if average and "eval" in one:
+            better = {
+                **one["eval"]["text"],
+                "keypoint_ap": one["eval"]["text"]["keypoint_ap"] + 0.5,
+            }
+            one["eval_average"] = {"text": better, "point": better}
+    folder.mkdir(parents=True)
+    lines = "".join(json.dumps(one) + "\n" for one in records)
+    (folder / "log.txt").write_text(lines + '{"epoch": 4, "tr')  # one more is being written
+    return folder
+
+
+def curves_of(monkeypatch, *arguments):
+    """What plot_log.py draws: {panel: {label: (steps, values)}}."""
+    panels = {}
+
+    def look(figure, *_, **__):
+        for axis in figure.axes:
+            if axis.get_visible():
+                lines = {line.get_label(): line for line in axis.get_lines()}
+                panels[axis.get_title()] = {
+                    label: (list(line.get_xdata()), list(line.get_ydata()))
+                    for label, line in lines.items()
+                }
+
+    monkeypatch.setattr(sys, "argv", ["plot_log.py", *map(str, arguments)])
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            plot_log.plt.Figure,
+            "savefig",
+            lambda figure, path, **_: (look(figure), path.write_bytes(b"")),
+        )
+        assert plot_log.main() == 0
+    return panels
+
+
+def test_curves_of_several_trainings(tmp_path, monkeypatch, capsys):
+    first = write_run(tmp_path / "runs" / "first", 4)
+    second = write_run(tmp_path / "runs" / "second", 6, average=True)
+    started = write_run(tmp_path / "runs" / "started", 0)
+    panels = curves_of(monkeypatch, first, second / "log.txt", started)
+    assert (
+        f"Left out: {started / 'log.txt'} holds no finished epoch yet." in capsys.readouterr().err
+    )
+    assert list(panels) == [
+        "largest learning rate",
+        "loss_ce",
+        "loss_dice",
+        "keypoint AP, text",
+        "keypoint AP, point",
+        "right person (images with several), text",
+        "right person (images with several), point",
+    ]
+    assert list(panels["loss_ce"]) == ["first", "second"]
+    assert panels["loss_ce"]["first"] == ([10, 20, 30, 40], [1, 1 / 2, 1 / 3, 1 / 4])
+    assert panels["keypoint AP, text"] == {
+        "first": ([20, 40], pytest.approx([0.1, 0.3])),
+        "second": ([20, 40, 60], pytest.approx([0.1, 0.3, 0.5])),
+        "second, averaged weights": ([20, 40, 60], pytest.approx([0.6, 0.8, 1.0])),
+    }
+    figures = json.loads((tmp_path / "runs" / "comparison.json").read_text())
+    assert list(figures) == ["first", "second"]
+    assert (figures["second"]["epoch"], figures["second"]["step"]) == (5, 60)
+    assert figures["first"]["train"]["loss_ce"] == 0.25
+    assert figures["first"]["evaluated"] == {"epoch": 3, "step": 40}
+    assert figures["second"]["eval_average"]["point"]["keypoint_ap"] == 1.0
+    # The training that has an average alone, and folders of the same name.
+    alone = curves_of(monkeypatch, second)
+    assert alone["keypoint AP"]["text, averaged weights"] == (
+        [20, 40, 60],
+        pytest.approx([0.6, 0.8, 1]),
+    )
+    other = write_run(tmp_path / "others" / "first", 2)
+    panels = curves_of(monkeypatch, first, other, "--output", tmp_path / "out.png")
+    assert list(panels["loss_ce"]) == [str(first), str(other)]
+    assert (tmp_path / "out.png").is_file() and (tmp_path / "out.json").is_file()
+
+
+def test_several_trainings_of_which_none_can_be_shown(tmp_path, monkeypatch, capsys):
+    started = [write_run(tmp_path / name, 0) for name in "ab"]
+    other = tmp_path / "c.txt"
+    other.write_text("[]\n")
+    for logs, message in (
+        (started, "None of the trainings has a finished epoch yet"),
+        ([*started, other], "c.txt is not the log.txt of a training"),
+        ([*started, tmp_path / "nowhere"], "nowhere does not exist; give the output folder"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["plot_log.py", *map(str, logs)])
+        assert plot_log.main() == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "comparison.png").exists()
+
+
 def test_contact_sheet_of_images(tmp_path, monkeypatch):
     folder = tmp_path / "images"
     folder.mkdir()

@@ -1,14 +1,20 @@
-"""Draw the learning curves of a training: losses, learning rates and metrics per prompt.
+"""Draw the learning curves of one training, or of several to compare them.
 
     python tools/plot_log.py outputs/quickstart
+    python tools/plot_log.py outputs/first outputs/second --output comparison.png
 
-reads `log.txt` (one JSON line per epoch) and writes `curves.png` beside it.
+reads `log.txt` (one JSON line per epoch, also of a training that still runs).  Of one training,
+`curves.png` beside it shows losses, learning rates and metrics per prompt.  Of several,
+`comparison.png` in the folder above the first has a curve for each training in every panel, and the
+JSON file of the same name their last figures.  Metrics of averaged weights are dotted.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +27,8 @@ from matplotlib.axes import Axes
 
 from util.command_line import output_file, run_program
 from util.errors import MissingFileError, UserError, shown
-from util.logging import read_json_lines
+from util.files import written_whole
+from util.logging import read_json_lines, write_json
 
 LOSSES = (
     "loss_ce",
@@ -42,12 +49,17 @@ METRICS = {
 }
 
 
+class NoEpochError(UserError):
+    """A training without a finished epoch."""
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Records of a `log.txt`, or of the one in a folder.
 
     Raises:
         MissingFileError: there is none.
-        UserError: it holds no finished epoch.
+        NoEpochError: it holds no finished epoch.
+        UserError: it is something else.
     """
     file = path / "log.txt" if path.is_dir() else path
     if not file.is_file():
@@ -57,7 +69,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not the log.txt of a training: it is no text.") from error
     if not records:
-        raise UserError(f"{file} holds no finished epoch yet.")
+        raise NoEpochError(f"{file} holds no finished epoch yet.")
     for record in records:
         if not isinstance(record, dict) or not {"step", "lr", "train"} <= record.keys():
             raise UserError(
@@ -71,23 +83,46 @@ def plot(records: list[dict[str, Any]], output: Path) -> None:
     """Draw the curves of the records into a PNG file."""
     evaluated = [record for record in records if record.get("eval")]
     shown = [key for key in METRICS if any(key in m for r in evaluated for m in r["eval"].values())]
-    panels = 2 + len(shown)
-    columns = min(4, panels)
-    rows = -(-panels // columns)
+    panels = [partial(plot_losses, records=records), partial(plot_rates, records=records)]
+    panels += [partial(plot_metric, records=evaluated, key=key) for key in shown]
+    draw(panels, output)
+
+
+def plot_several(runs: dict[str, list[dict[str, Any]]], output: Path) -> None:
+    """Draw the curves of several trainings, records by name, into a PNG file.
+
+    A panel for the learning rate, for every loss, and for every metric of every kind of prompt.
+    """
+    every = [record for records in runs.values() for record in records]
+    panels = [partial(compare, runs=runs, key=("lr",), title="largest learning rate")]
+    for name in ("loss", *LOSSES):
+        if any(name in record["train"] for record in every):
+            panels.append(partial(compare, runs=runs, key=("train", name), title=name))
+    results = [record["eval"] for record in every if record.get("eval")]
+    for metric, title in METRICS.items():
+        for kind in dict.fromkeys(kind for result in results for kind in result):
+            if any(metric in result.get(kind, {}) for result in results):
+                key = ("eval", kind, metric)
+                panels.append(partial(compare, runs=runs, key=key, title=f"{title}, {kind}"))
+    draw(panels, output)
+
+
+def draw(panels: list[Callable[[Axes], None]], output: Path) -> None:
+    """Let each panel draw on axes of its own; write the PNG file."""
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(4.2 * columns, 3.2 * rows), layout="constrained", squeeze=False
     )
-    flat = list(axes.flat)
-    plot_losses(flat[0], records)
-    plot_rates(flat[1], records)
-    for axis, key in zip(flat[2:], shown, strict=False):
-        plot_metric(axis, evaluated, key)
-    for axis in flat[panels:]:
+    for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    for axis in flat[:panels]:
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        panel(axis)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-    figure.savefig(output, dpi=110)
+    # An image that is being looked at is whole.
+    with written_whole(output) as temporary:
+        figure.savefig(temporary, dpi=110)
     plt.close(figure)
 
 
@@ -116,9 +151,12 @@ def plot_rates(axis: Axes, records: list[dict[str, Any]]) -> None:
 def plot_metric(axis: Axes, records: list[dict[str, Any]], key: str) -> None:
     """One metric for every prompt kind; where chance is known it is dashed."""
     for kind in records[-1]["eval"]:
-        points = [(r["step"], r["eval"][kind][key]) for r in records if key in r["eval"][kind]]
-        steps, values = zip(*points, strict=True)
-        axis.plot(steps, values, ".-", label=kind)
+        steps, values = points(records, ("eval", kind, key))
+        line = axis.plot(steps, values, ".-", label=kind)[0]
+        steps, values = points(records, ("eval_average", kind, key))
+        if steps:
+            label = f"{kind}, averaged weights"
+            axis.plot(steps, values, ".:", color=line.get_color(), label=label)
     if key == "identity_accuracy":
         chance = next(iter(records[-1]["eval"].values()))["identity_chance"]
         axis.axhline(chance, color="grey", linestyle="--", label="chance")
@@ -127,18 +165,112 @@ def plot_metric(axis: Axes, records: list[dict[str, Any]], key: str) -> None:
     axis.legend(fontsize=7)
 
 
+def compare(
+    axis: Axes, runs: dict[str, list[dict[str, Any]]], key: tuple[str, ...], title: str
+) -> None:
+    """One number of every training, each in a colour of its own; see `points` for `key`."""
+    for number, (name, records) in enumerate(runs.items()):
+        color = f"C{number % 10}"
+        # The same colour means the same training in all panels, also where it has no points.
+        axis.plot(*points(records, key), ".-", color=color, label=name)
+        steps, values = (
+            points(records, ("eval_average", *key[1:])) if key[0] == "eval" else ([], [])
+        )
+        if steps:
+            axis.plot(steps, values, ".:", color=color, label=f"{name}, averaged weights")
+    if key[0] == "eval":
+        axis.set_ylim(0, 1)
+    else:
+        axis.set_yscale("log")
+    axis.set_title(title)
+    axis.legend(fontsize=7)
+
+
+def points(records: list[dict[str, Any]], key: tuple[str, ...]) -> tuple[list[int], list[float]]:
+    """Steps, and values of what `key` leads to in the records that have it.
+
+    Of learning rates, ("lr",), it is the largest.
+    """
+    found = []
+    for record in records:
+        value: Any = record
+        for name in key:
+            value = (value or {}).get(name)
+        if isinstance(value, dict):
+            value = max(value.values(), default=None)
+        if value is not None:
+            found.append((record["step"], value))
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def last_figures(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of a training: how far it is, its last losses, and its last metrics with their epoch."""
+    last = records[-1]
+    evaluated = next((record for record in reversed(records) if record.get("eval")), {})
+    return {
+        "epoch": last["epoch"],
+        "step": last["step"],
+        "seconds": round(sum(record.get("seconds", 0.0) for record in records), 3),
+        "train": last["train"],
+        "evaluated": {key: evaluated[key] for key in ("epoch", "step") if key in evaluated},
+        "eval": evaluated.get("eval", {}),
+        "eval_average": evaluated.get("eval_average", {}),
+    }
+
+
+def read_several(logs: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
+    """Records by the folders' names, or by the paths where names are the same.
+
+    Trainings without a finished epoch are left out, with a message.
+
+    Raises:
+        MissingFileError: there is no log in one of them.
+        NoEpochError: none has a finished epoch.
+        UserError: one is something else.
+    """
+    folders = [(log if log.is_dir() else log.parent).resolve() for log in logs]
+    names = [folder.name for folder in folders]
+    runs = {}
+    for log, folder, name in zip(logs, folders, names, strict=True):
+        try:
+            records = read_log(log)
+        except NoEpochError as error:
+            print(f"Left out: {error}", file=sys.stderr)
+            continue
+        runs[name if names.count(name) == 1 else str(folder)] = records
+    if not runs:
+        raise NoEpochError("None of the trainings has a finished epoch yet.")
+    return runs
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("log", type=Path, help="output folder of a training, or its log.txt")
-    parser.add_argument("--output", type=Path, help="PNG file; default: curves.png beside the log")
+    parser.add_argument(
+        "log", type=Path, nargs="+", help="output folders of trainings, or their log.txt"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="PNG file; default: curves.png beside the log, or comparison.png above the first",
+    )
     arguments = parser.parse_args()
-    folder = arguments.log if arguments.log.is_dir() else arguments.log.parent
-    output = arguments.output or folder / "curves.png"
+    log = arguments.log[0]
+    folder = log if log.is_dir() else log.parent
+    if len(arguments.log) == 1:
+        output = arguments.output or folder / "curves.png"
+    else:
+        output = arguments.output or folder.resolve().parent / "comparison.png"
 
     def run() -> None:
-        output_file(output, "--output", (".png",), inputs=[arguments.log])
-        plot(read_log(arguments.log), output)
+        output_file(output, "--output", (".png",), inputs=arguments.log)
+        if len(arguments.log) == 1:
+            plot(read_log(log), output)
+        else:
+            runs = read_several(arguments.log)
+            plot_several(runs, output)
+            figures = {name: last_figures(records) for name, records in runs.items()}
+            write_json(output.with_suffix(".json"), figures)
         print(output)
 
     return run_program(run)
