@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from launch import ROOT
 from toy import CPU, ToyModel, run_toy_training, toy_evaluation
 
 from util import live_line as live_line_module
-from util import progress
+from util import progress, stopping
 from util.live_line import LiveLine
 from util.logging import read_json_lines
 from util.loss_means import LossMeans
@@ -277,3 +278,16 @@ def test_evaluation_leaves_no_line_behind(tmp_path, clock, terminal, monkeypatch
     torch.manual_seed(0)
     toy_evaluation(tmp_path).run(ToyModel())
     assert screen(terminal.read()) == [""]
+
+
+def test_a_signals_message_stands_alone(clock, terminal, monkeypatch, capsys):
+    line = LiveLine()
+    line.attach(terminal)
+    monkeypatch.setattr(stopping, "live_line", line)
+    clock.now = 1
+    with stopping.StopSignals() as signals:
+        line.show(lambda: "step 1")
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert signals.received == signal.SIGUSR1
+    assert screen(terminal.read()) == [""]
+    assert capsys.readouterr().err.startswith("SIGUSR1: ending after this step")
