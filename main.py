@@ -212,9 +212,9 @@ def check_flags(arguments: argparse.Namespace, cfg: Config) -> None:
             "--finetune_ignore leaves out entries of a checkpoint, and none is given; add "
             "--pretrain_model_path, or drop it."
         )
-    if arguments.eval and (arguments.overwrite or arguments.start_epoch):
-        flag = "--overwrite" if arguments.overwrite else "--start_epoch"
-        raise UserError(f"{flag} belongs to a training, and --eval does not train; drop one.")
+    for name in ("overwrite", "start_epoch", "tracker") if arguments.eval else ():
+        if getattr(arguments, name):
+            raise UserError(f"--{name} belongs to a training, and --eval does not train; drop one.")
     if not 0 <= arguments.start_epoch < cfg.epochs:
         raise UserError(
             f"There is nothing to train: {cfg.epochs} epochs in all (setting 'epochs'), starting "

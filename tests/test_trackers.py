@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -235,6 +236,9 @@ def test_mlflow(tmp_path, mlflow):
         9,
         10,
     ]
+    names = {name for values, _ in points for name in values}
+    assert "scribble/precision_0.5" in names  # MLflow knows no "@"
+    assert all(re.fullmatch(r"[\w./ -]+", name) for name in names)
     files = [values[1] for name, values, _ in mlflow.calls if name == "log_image"]
     assert files[0] == "images/scribble/00000_1_00000005.png"
 

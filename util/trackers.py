@@ -11,6 +11,7 @@ import importlib
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -151,11 +152,11 @@ class MLflow:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """See `Tracker`."""
-        self._mlflow.log_metrics(dict(values), step=step)
+        self._mlflow.log_metrics({_mlflow_name(n): v for n, v in values.items()}, step=step)
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
         """See `Tracker`."""
-        self._mlflow.log_image(pixels, f"images/{name}_{step:08d}.png")
+        self._mlflow.log_image(pixels, f"images/{_mlflow_name(name)}_{step:08d}.png")
 
     def close(self) -> None:
         """See `Tracker`."""
@@ -176,7 +177,7 @@ def parse_trackers(text: str) -> list[str]:
     Raises:
         argparse.ArgumentTypeError: an unknown name.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in TRACKERS:
             raise argparse.ArgumentTypeError(
@@ -300,6 +301,11 @@ def _require(name: str) -> None:
             f"--tracker {name}: its library cannot be imported ({error}). Install it with "
             f"'pip install -r {requirements}', or leave the tracker out."
         ) from error
+
+
+def _mlflow_name(name: str) -> str:
+    """`name` in the letters that MLflow allows."""
+    return re.sub(r"[^\w./ -]", "_", name)
 
 
 def _read_ids(path: Path) -> dict[str, str]:
