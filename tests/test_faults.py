@@ -221,7 +221,8 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, straight, da
     newest, state = read_newest(tmp_path, checkpoint.load)
     content = bytearray(newest.read_bytes())
     if damage == "a flipped bit":
-        content[len(content) // 2] ^= 1
+        # Between the parts there is padding, where a change changes nothing.
+        content[content.index(state["model"]["colors.weight"].numpy().tobytes())] ^= 1
     newest.write_bytes({"truncated": content[:-1000], "empty": b""}.get(damage, content))
     with pytest.raises(UserError, match="damaged|truncated"):
         checkpoint.load(newest)

@@ -31,7 +31,8 @@ import torch
 from util import checkpoint
 from util.command_line import require_range, run_program
 from util.errors import UserError
-from util.logging import append_json_line, format_seconds, read_json_lines, write_json
+from util.logging import append_json_line, read_json_lines, write_json
+from util.progress import format_seconds
 
 ROOT = Path(__file__).parents[1]
 
