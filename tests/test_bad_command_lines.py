@@ -302,6 +302,13 @@ TOOLS = {
         ("--output {out} --vocabulary 3", "--vocabulary has to be at least 261"),
         ("--output {out} --seed -1 --scenes 1", "seed must not be negative"),
     ],
+    "soak": [
+        ("--output {file} -- -c x", "{file} is a file"),
+        ("--output {out} --kill_every 0 5 -- -c x", "--kill_every has to be at least 1"),
+        ("--output {out} --kill_every 9 5 -- -c x", "--kill_every has to be at least 9.0"),
+        ("--output {out} --kill_every 9 -- -c x", "expected 2 arguments"),
+        ("--output {out}", "arguments"),
+    ],
     "gpu_report": [
         ("--device foo --output_dir {out}", "--device foo: unknown"),
         ("--device cpu --output_dir {file}", "{file} is a file"),

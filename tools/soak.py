@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from util import checkpoint
-from util.command_line import require_range, run_program
+from util.command_line import output_folder, require_range, run_program
 from util.errors import UserError
 from util.logging import append_json_line, read_json_lines, write_json
 from util.progress import format_seconds
@@ -182,7 +182,7 @@ def main() -> int:
         least, most = arguments.kill_every
         require_range(1, 10**6, kill_every=least)
         require_range(least, 10**6, kill_every=most)
-        arguments.output.mkdir(parents=True, exist_ok=True)
+        output_folder(arguments.output, "--output")
         command = [sys.executable, "main.py", *arguments.arguments]
         summary = soak(command, arguments.output, (least, most))
         write_json(arguments.output / "soak.json", summary)
