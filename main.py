@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -443,6 +444,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if distributed.is_main_process():
             print(stopped, file=sys.stderr)
         status = 128 + stopped.number
+    # Workers of loaders that an error has left wait for their dismissal.
+    for worker in multiprocessing.active_children():
+        worker.kill()
     # After an error of this process alone, the others may be waiting for it: just leave.
     if status == 0:
         distributed.shutdown()

@@ -22,6 +22,9 @@ from util.errors import UserError
 
 SPLITS = ("train", "val")
 
+# How long a loader's worker that was asked to end waits to be dismissed.
+_GRACE_SECONDS = 60
+
 # Name -> module, imported only when it is asked for, with
 # `build(cfg, split, transform, skeleton) -> PeopleDataset`.
 DATASETS = {
@@ -116,10 +119,12 @@ def build_loader(
 
 def _begin_worker(number: int) -> None:
     """Called in each of a loader's worker processes as it starts."""
-    # A run that is to stop stops its workers itself, after the step that they are reading for.
+    # Launchers send their signals to all processes of a group. A run that is to stop goes on to the
+    # end of its step and dismisses its workers then; who is not dismissed goes by itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # One core per worker; OpenCV's threads, if the main process had any, are not in a forked one.
     cv2.setNumThreads(0)
     # What was inherited is shared with the main process until something writes to it, and garbage

@@ -176,6 +176,30 @@ def test_a_second_signal_ends_at_once(tmp_path, straight):
     assert_as_if_nothing_had_happened(tmp_path, straight)
 
 
+WHOLE_GROUP = """
+import os, signal, sys
+sys.path[:0] = ["tests"]
+from pathlib import Path
+from test_faults import at_step, run_toy_training
+from util.stopping import RunStoppedError
+import pytest
+os.setpgrp()
+at_step(pytest.MonkeyPatch(), 7, lambda: os.killpg(0, signal.SIGTERM))
+try:
+    run_toy_training(Path(sys.argv[1]), 3, steps=1, ema_decay=0.9, num_workers=2)
+except RunStoppedError as error:
+    print(error)
+"""
+
+
+def test_a_signal_to_the_loaders_workers_as_well(tmp_path, straight):
+    """As torchrun and SLURM send it: to all processes."""
+    (result,) = run_python(["-c", WHOLE_GROUP, tmp_path])
+    assert result.returncode == 0, result.stderr
+    assert "Ended within epoch 1" in result.stdout
+    assert_as_if_nothing_had_happened(tmp_path, straight)
+
+
 ONE_OF_TWO = """
 import os, signal, sys
 sys.path[:0] = ["tests"]
