@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util.logging import LOGGER_NAME
-
-# Several test workers on few cores: one thread each is faster than all of them competing.
+# Several test workers on few cores: one thread each is faster than all of them competing. PyTorch
+# reads it when it is imported, so that here only fixtures import what imports PyTorch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Offsets of the 17 COCO keypoints inside a person's box, (x, y) as fractions of its size. The
@@ -219,6 +218,8 @@ def coco_folder(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def log_lines() -> Iterator[list[str]]:
     """Messages of the project's logger, whether `util.logging.setup` was called before or not."""
+    from util.logging import LOGGER_NAME
+
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
@@ -229,3 +230,14 @@ def log_lines() -> Iterator[list[str]]:
     yield messages
     logger.removeHandler(handler)
     logger.setLevel(level)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums in the same order in every run."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from launch import ROOT
+from outcomes import refused
 from small_models import small_config, write_roberta
 
 import main
@@ -20,20 +21,8 @@ from models.uniphd.predictor import Predictor
 from util import checkpoint
 from util.checkpoint_content import check_training
 from util.config import Config
-from util.errors import UserError
 
 TINY = str(ROOT / "config" / "uniphd_tiny.py")
-
-
-def refused(words, function, *arguments, **keywords):
-    """The call ends in a UserError of one reasonable message that has the words."""
-    with pytest.raises(UserError) as caught:
-        function(*arguments, **keywords)
-    message = str(caught.value)
-    for word in [words] if isinstance(words, str) else words:
-        assert word in message, message
-    assert len(message) < 3000
-    return message
 
 
 # --- safetensors ---------------------------------------------------------------------------------

@@ -8,24 +8,14 @@ import zipfile
 import pytest
 import torch
 from launch import ROOT
+from outcomes import refused
 
 from models.backbones.build import build_backbone
 from util.config import DECLARATIONS, Config, ConfigError
 from util.devices import find_device
-from util.errors import UserError
 from util.option_values import parse_option_value
 
 BASE = f"_base_ = {str(DECLARATIONS)!r}\n"
-
-
-def refused(words, function, *arguments, **keywords):
-    """The call ends in a UserError of one reasonable message that has the words."""
-    with pytest.raises(UserError) as caught:
-        function(*arguments, **keywords)
-    message = str(caught.value)
-    for word in [words] if isinstance(words, str) else words:
-        assert word in message, message
-    assert len(message) < 3000
 
 
 # --- configuration files -------------------------------------------------------------------------

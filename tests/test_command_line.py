@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 from launch import ROOT
+from outcomes import printed_by
 
 from util.command_line import run_program
 from util.config import ConfigError
@@ -92,22 +93,8 @@ def output_of(log_file, terminal, **environment):
     for name in ("NO_COLOR", "FORCE_COLOR", "ANSI_COLORS_DISABLED"):
         if name not in environment:
             variables.pop(name, None)
-    reader, writer = os.openpty() if terminal else os.pipe()
     command = [sys.executable, "-c", PROGRAM, str(log_file)]
-    process = subprocess.Popen(command, stdout=writer, stderr=writer, env=variables)
-    os.close(writer)
-    printed = b""
-    while True:
-        try:
-            part = os.read(reader, 4096)
-        except OSError:  # the other end of a terminal is closed
-            part = b""
-        if not part:
-            break
-        printed += part
-    os.close(reader)
-    assert process.wait() == 2
-    return printed.decode().replace("\r\n", "\n")
+    return printed_by(command, variables, terminal).replace("\r\n", "\n")
 
 
 def test_a_terminal_shows_results_warnings_and_errors_in_colour(tmp_path):

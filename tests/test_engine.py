@@ -26,14 +26,7 @@ from util import checkpoint
 from util.logging import read_json_lines
 from util.loss_means import LossMeans, NonFiniteLossError
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in the same order in every run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(model, probabilities=None, dataset=None, **settings):

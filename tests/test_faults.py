@@ -27,14 +27,7 @@ from util.optimization import Optimization
 from util.run_folder import read_newest
 from util.stopping import RunStoppedError
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in the same order in every run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # A checkpoint after every step, of averaged weights as well.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 
 import pytest
 import torch
 from launch import ROOT
+from outcomes import printed_by
 from toy import CPU, ToyModel, run_toy_training, toy_evaluation
 
 from util import live_line as live_line_module
@@ -229,24 +229,9 @@ def output_of_training(folder, is_terminal):
     folder.mkdir()
     (folder / "run").mkdir()
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
-    reader, writer = os.openpty() if is_terminal else os.pipe()
     command = [sys.executable, "-c", PROGRAM, str(folder / "info.txt"), str(folder / "run")]
-    process = subprocess.Popen(
-        command, stdout=writer, stderr=writer, env={**variables, "OMP_NUM_THREADS": "1"}
-    )
-    os.close(writer)
-    printed = b""
-    while True:
-        try:
-            part = os.read(reader, 4096)
-        except OSError:  # the other end of a terminal is closed
-            part = b""
-        if not part:
-            break
-        printed += part
-    os.close(reader)
-    assert process.wait() == 2, printed.decode()
-    return printed.decode(), (folder / "info.txt").read_text()
+    printed = printed_by(command, {**variables, "OMP_NUM_THREADS": "1"}, is_terminal)
+    return printed, (folder / "info.txt").read_text()
 
 
 def without_numbers(lines):

@@ -27,14 +27,7 @@ from util.logging import read_json_lines
 from util.loss_means import NonFiniteLossError
 from util.optimization import LearningRateSchedule, autocast_dtype
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in the same order in every run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- optimization --------------------------------------------------------------------------------
