@@ -30,7 +30,6 @@ from models.performance.memory import keep_freed_memory
 from trainer import Evaluation, Saving, Trainer
 from util import checkpoint, distributed
 from util.checkpoint_content import check_training
-from util.checkpoint_files import read_file
 from util.command_line import output_folder, require_range, run_program
 from util.config import DECLARATIONS, Config, OptionsAction
 from util.errors import UserError, shown
@@ -38,7 +37,7 @@ from util.gradient_exchange import GradientExchange
 from util.logging import LOGGER_NAME, setup
 from util.loss_means import NonFiniteLossError
 from util.optimization import LearningRateSchedule, Optimization, autocast_dtype
-from util.run_folder import RunFolder, read_newest
+from util.run_folder import RunFolder, find_newest
 from util.run_record import RunRecord, changed_settings
 from util.stopping import RunStoppedError
 from util.trackers import TRACKERS, parse_trackers
@@ -251,25 +250,6 @@ def read_start(
     if arguments.pretrain_model_path:
         return checkpoint.load(arguments.pretrain_model_path, model), None
     return None, None
-
-
-def find_newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run, the same on all processes; None: there is none.
-
-    Raises:
-        UserError: all of its checkpoints are damaged.
-    """
-    found, error = None, None
-    if distributed.is_main_process():
-        try:
-            newest = read_newest(folder, read_file)
-            found = None if newest is None else newest[0]
-        except UserError as reason:
-            error = str(reason)
-    found, error = distributed.broadcast_object((found, error))
-    if error is not None:
-        raise UserError(error)
-    return found
 
 
 def run(arguments: argparse.Namespace) -> None:

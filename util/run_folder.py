@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from util import checkpoint_files, distributed
-from util.checkpoint_files import DamagedFileError
+from util.checkpoint_files import DamagedFileError, read_file
 from util.checkpoint_writer import CheckpointWriter
 from util.config import Config
 from util.errors import UserError
@@ -59,6 +59,25 @@ def read_newest(folder: Path, read: Callable[[Path], T]) -> tuple[Path, T] | Non
             f"with --overwrite, or name a checkpoint from elsewhere with --resume."
         )
     return None
+
+
+def find_newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, the same on all processes; None: there is none.
+
+    Raises:
+        UserError: all of its checkpoints are damaged.
+    """
+    found, error = None, None
+    if distributed.is_main_process():
+        try:
+            newest = read_newest(folder, read_file)
+            found = None if newest is None else newest[0]
+        except UserError as reason:
+            error = str(reason)
+    found, error = distributed.broadcast_object((found, error))
+    if error is not None:
+        raise UserError(error)
+    return found
 
 
 class RunFolder:
