@@ -314,7 +314,7 @@ def no_links(*names):
     raise OSError(errno.EPERM, "Operation not permitted")
 
 
-def test_a_file_system_of_two_megabytes(tmp_path, straight):
+def test_a_tiny_file_system(tmp_path, straight):
     small = make(tmp_path / "small")
     if os.system(f"mount -t tmpfs -o size=100k tmpfs {small} 2>/dev/null") != 0:
         pytest.skip("mounting a small file system needs root")
