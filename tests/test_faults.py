@@ -506,19 +506,29 @@ def test_faults_outside_are_one_message(message, words, capsys):
     assert "Traceback" not in error and error.count("error: ") == 1
 
 
-def test_a_killed_loader_worker(tmp_path, monkeypatch, straight, capsys):
-    trainer = make_toy_trainer(tmp_path, 3, num_workers=1, **EVERY_STEP)
+# In a program of its own: PyTorch remembers the death of a worker for the whole process.
+KILLED_WORKER = """
+import os, signal, sys
+sys.path[:0] = ["tests"]
+from pathlib import Path
+from test_faults import at_step, make_toy_trainer
+from util.command_line import run_program
+import pytest
+trainer = make_toy_trainer(Path(sys.argv[1]), 3, num_workers=1, steps=1, ema_decay=0.9)
+def kill():
+    (worker,) = trainer.loader._iterator._workers
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+at_step(pytest.MonkeyPatch(), 7, kill)
+sys.exit(run_program(trainer.run))
+"""
 
-    def kill():
-        (worker,) = trainer.loader._iterator._workers
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.join()
 
-    with monkeypatch.context() as patch:
-        at_step(patch, 7, kill)
-        assert run_program(trainer.run) == 2
-    error = capsys.readouterr().err
-    assert "worker that reads the data ended" in error and "Traceback" not in error
+def test_a_killed_loader_worker(tmp_path, straight):
+    (result,) = run_python(["-c", KILLED_WORKER, tmp_path])
+    assert result.returncode == 2, result.stderr
+    assert "worker that reads the data ended" in result.stderr
+    assert "Traceback" not in result.stderr
     assert_as_if_nothing_had_happened(tmp_path, straight)
 
 
