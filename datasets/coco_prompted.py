@@ -139,12 +139,8 @@ class CocoPrompted(PeopleDataset):
         # [N, 2] of every sample the number of its entry, and of the person there
         self._places = np.array(places, dtype=np.int32)
         self._ids = np.array(ids, dtype=np.int64)
-        logger.info(
-            "%s: %d people to prompt for%s",
-            source,
-            len(places),
-            "".join(f"; left out: {count} {why}" for why, count in sorted(left_out.items())),
-        )
+        why = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+        logger.info("%s: %d people to prompt for; left out: %s", source, len(ids), why or "nobody")
 
     def __len__(self) -> int:
         return len(self._places)
