@@ -14,6 +14,7 @@ import torch
 
 from datasets.annotations import (
     PackedList,
+    collection_paused,
     join_annotations,
     read_annotation_file,
     require_images,
@@ -90,6 +91,7 @@ class CocoPrompted(PeopleDataset):
 
     has_prompts: ClassVar[bool] = True
 
+    @collection_paused()
     def __init__(
         self,
         images_folder: str | os.PathLike[str],

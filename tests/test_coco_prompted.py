@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import io
 import json
 import math
@@ -21,6 +22,7 @@ from test_coco import MINI, MINI_IMAGES, configuration, needs_mini
 
 import main
 from datasets import build_dataset
+from datasets.annotations import collection_paused, read_annotation_file
 from datasets.coco_prompted import CocoPrompted
 from datasets.evaluation import PeopleEvaluator, PromptedPeopleEvaluator, ReferringEvaluator
 from datasets.evaluation import evaluator as evaluator_module
@@ -199,6 +201,20 @@ def test_broken_annotations_are_named(coco_folder, key, value, expected):
     with pytest.raises(UserError) as caught:
         build_dataset(prompted_configuration(coco_folder(change=change)), "val")
     assert "image id 2" in str(caught.value) and expected in str(caught.value)
+
+
+def test_the_collector_rests_while_a_file_is_read(coco_folder):
+    file = coco_folder() / "annotations" / "person_keypoints_val2017.json"
+    for is_on in (True, False):
+        (gc.enable if is_on else gc.disable)()
+        try:
+            with collection_paused():
+                assert not gc.isenabled()
+            with pytest.raises(UserError), collection_paused():
+                read_annotation_file(file.parent / "nowhere.json", "")
+            assert read_annotation_file(file, "")["images"] and gc.isenabled() == is_on
+        finally:
+            gc.enable()
 
 
 # --- the protocol --------------------------------------------------------------------------------
