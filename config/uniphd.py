@@ -84,7 +84,7 @@ focal_alpha: Number(least=0, most=1) = 0.25
 focal_gamma: Number(least=0, most=100) = 2.0
 
 # --- data --------------------------------------------------------------------------------------
-# refhuman, coco and crowdpose read coco_path; synthetic draws images on the spot.
+# refhuman, coco, coco_prompted and crowdpose read coco_path; synthetic draws images on the spot.
 dataset: Text() = "refhuman"
 coco_path: Text() = "data/RefHuman"
 pad_divisor: Whole(least=1, most=1024) = 16

@@ -31,6 +31,7 @@ DATASETS = {
     "refhuman": "datasets.refhuman",
     "synthetic": "datasets.synthetic",
     "coco": "datasets.coco",
+    "coco_prompted": "datasets.coco_prompted",
     "crowdpose": "datasets.crowdpose",
 }
 

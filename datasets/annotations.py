@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 import pickle
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,8 @@ def read_annotation_file(path: Path, layout: str) -> Any:
         text = path.read_text(encoding="utf-8-sig")
         if not text.strip():
             raise UserError(f"{path} is empty; expected the JSON of annotations. Fetch it again.")
-        return json.loads(text)
+        with collection_paused():
+            return json.loads(text)
     except UserError:
         raise
     except UnicodeDecodeError as error:
@@ -52,6 +55,22 @@ def read_annotation_file(path: Path, layout: str) -> Any:
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); fetch it again.") from error
+
+
+@contextlib.contextmanager
+def collection_paused() -> Iterator[None]:
+    """Nothing looks for garbage in cycles meanwhile.
+
+    JSON has no cycles, and each search goes through all of the millions of objects that a large
+    file becomes.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def require_images(folder: Path, file_names: Collection[str], layout: str) -> None:

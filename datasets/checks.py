@@ -168,8 +168,8 @@ def _check_labelled(labelled: Sequence[tuple[str, float, float]], frame: Frame) 
 
 def check_segmentation(
     annotation: Mapping[str, Any], frame: Frame, *, empty_allowed: bool = False
-) -> None:
-    """`segmentation` has to be a list of polygons or a COCO RLE.
+) -> bool:
+    """`segmentation` has to be a list of polygons or a COCO RLE; returns whether it has a pixel.
 
     Args:
         annotation: whose segmentation it is.
@@ -197,6 +197,7 @@ def check_segmentation(
     if is_empty and not empty_allowed:
         expected = "has to have at least one pixel of the image inside"
         raise frame.error("segmentation", expected, "none")
+    return not is_empty
 
 
 def _check_polygons(polygons: Any, frame: Frame) -> bool:

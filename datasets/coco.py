@@ -32,19 +32,22 @@ from util.errors import UserError
 
 def build(cfg: Any, split: str, transform: Transform, skeleton: Skeleton) -> CocoKeypoints:
     """The data set of the configuration; see `datasets.build_dataset`."""
-    folder = Path(cfg.coco_path)
-    images = folder / "images" / f"{split}2017"
-    if not images.is_dir() and (folder / f"{split}2017").is_dir():
-        images = folder / f"{split}2017"
     return CocoKeypoints(
-        images,
-        folder / "annotations" / f"person_keypoints_{split}2017.json",
+        *coco_places(Path(cfg.coco_path), split),
         transform,
         training=split == "train",
         with_masks=cfg.mask_head,
         seed=cfg.seed,
         skeleton=skeleton,
     )
+
+
+def coco_places(folder: Path, split: str) -> tuple[Path, Path]:
+    """The folder of images and the annotation file of a split ("train", "val") in COCO's folder."""
+    images = folder / "images" / f"{split}2017"
+    if not images.is_dir() and (folder / f"{split}2017").is_dir():
+        images = folder / f"{split}2017"
+    return images, folder / "annotations" / f"person_keypoints_{split}2017.json"
 
 
 class CocoKeypoints(PeopleDataset):

@@ -2,6 +2,7 @@
 
 - `referring.py`: one person per image entry, whom a prompt means (RefHuman, synthetic images);
 - `people.py`: everybody in an image (COCO, CrowdPose);
+- `prompted_people.py`: everybody in an image, each prompted for (COCO);
 - `evaluator.py`: what all evaluators share, the way of a batch from results to verdicts;
 - `truth.py`: the ground truth; `found.py`: the results of a batch; `packed.py`: what stays of them;
 - `similarity.py`, `matching.py`, `average_precision.py`: COCO's protocol, pycocotools' figures;
@@ -11,7 +12,14 @@
 
 from datasets.evaluation.evaluator import Evaluator
 from datasets.evaluation.people import PeopleEvaluator
+from datasets.evaluation.prompted_people import PromptedPeopleEvaluator
 from datasets.evaluation.referring import ReferringEvaluator
 from datasets.evaluation.table import format_table
 
-__all__ = ["Evaluator", "PeopleEvaluator", "ReferringEvaluator", "format_table"]
+__all__ = [
+    "Evaluator",
+    "PeopleEvaluator",
+    "PromptedPeopleEvaluator",
+    "ReferringEvaluator",
+    "format_table",
+]

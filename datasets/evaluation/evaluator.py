@@ -92,19 +92,19 @@ class Evaluator(ABC):
             raise ValueError(f"Got {len(image_ids)} image ids for {len(results)} results.")
         if not len(image_ids):
             return
-        numbers = [self._truth.number(image_id) for image_id in image_ids]
-        found = fetch(numbers, results, self._truth, with_codes=self._kept is not None)
+        numbers = self._numbers(image_ids)
+        images = self._images_of(numbers)
+        found = fetch(images, results, self._truth, with_codes=self._kept is not None)
         if self._kept is not None:
             self._kept.put(np.array(numbers), found)
-        found = [_best_first(people) for people in found]
-        self._judged.put(self._judge(numbers, found))
+        self._take(numbers, [best_first(people) for people in found])
 
     def synchronize(self) -> None:
         """Give the main process the results of all processes; each image counts once.
 
         The other processes hold none afterwards.
         """
-        for part in (self._judged, *(self._kept.parts if self._kept is not None else ())):
+        for part in (*self._parts(), *(self._kept.parts if self._kept is not None else ())):
             for piece in gather_in_pieces(part.pieces(_IMAGES_PER_PIECE)):
                 part.put(piece)
         if not is_main_process():
@@ -126,6 +126,30 @@ class Evaluator(ABC):
         return self._kept.records()
 
     # --- for subclasses --------------------------------------------------------------------------
+
+    def _numbers(self, image_ids: Sequence[int]) -> list[int]:
+        """Which samples these are, by the ids that `update` gets. By default a sample is an image.
+
+        Raises:
+            ValueError: there is no such sample.
+        """
+        return [self._truth.number(image_id) for image_id in image_ids]
+
+    def _images_of(self, numbers: Sequence[int]) -> Sequence[int]:
+        """The positions in the ground truth of the images of samples `numbers`."""
+        return numbers
+
+    def _take(self, numbers: Sequence[int], found: Sequence[Found]) -> None:
+        """Keep of the results of samples `numbers` [B], best first, what the figures need."""
+        self._judged.put(self._judge(numbers, found))
+
+    def _parts(self) -> tuple[PackedResults, ...]:
+        """What `_take` has kept and `synchronize` has to bring to the main process."""
+        return (self._judged,)
+
+    def _kept_samples(self) -> tuple[np.ndarray, np.ndarray]:
+        """Image id [N] and (height, width) [N, 2] of every sample, for predictions."""
+        return self._truth.ids, self._truth.sizes
 
     def _judge_best(self, numbers: np.ndarray, found: Sequence[Found]) -> dict[str, np.ndarray]:
         """The `image_values` of images `numbers` [B]; results come best first."""
@@ -165,7 +189,10 @@ class Evaluator(ABC):
             rows={"scores": ((), np.float32), **dict.fromkeys(verdicts, ((), np.uint32))},
             values={"has_boxes": ((), bool), "has_masks": ((), bool), **self.image_values},
         )
-        self._kept = KeptPredictions(self._truth) if keep_predictions else None
+        self._kept = None
+        if keep_predictions:
+            num_keypoints = self._truth.keypoints.shape[1]
+            self._kept = KeptPredictions(*self._kept_samples(), num_keypoints)
 
     def _judge(self, numbers: Sequence[int], found: Sequence[Found]) -> Piece:
         """What stays of a batch; results come best first."""
@@ -219,7 +246,7 @@ class Evaluator(ABC):
         )
 
 
-def _best_first(found: Found) -> Found:
+def best_first(found: Found) -> Found:
     """The results that can count, by falling score; equal ones keep their order."""
     order = np.argsort(-found.scores, kind="stable")
     return found.chosen(order[: max(MOST_RESULTS.values())])

@@ -39,7 +39,7 @@ class PeopleEvaluator(Evaluator):
         super().__init__(truth, skeleton, keep_predictions)
         self._subsets = None
         if subsets is not None:
-            self._subsets = {name: self._numbers(ids) for name, ids in subsets.items()}
+            self._subsets = {name: self._positions(ids) for name, ids in subsets.items()}
 
     def summarize(self) -> dict[str, float]:
         """Compute all metrics; see `Evaluator.summarize`.
@@ -67,7 +67,7 @@ class PeopleEvaluator(Evaluator):
         summary["num_samples"] = len(self._truth)
         return summary
 
-    def _numbers(self, image_ids: Collection[int]) -> np.ndarray:
+    def _positions(self, image_ids: Collection[int]) -> np.ndarray:
         """Positions of images, by rising id."""
         numbers = [self._truth.number(image_id) for image_id in sorted(set(image_ids))]
         return np.array(numbers, dtype=np.int64)

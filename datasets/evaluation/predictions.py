@@ -9,21 +9,22 @@ import numpy as np
 
 from datasets.evaluation.found import PERSON, Found
 from datasets.evaluation.packed import PackedResults, Piece
-from datasets.evaluation.truth import Truth
 
 
 class KeptPredictions:
     """All people found, packed: about 250 bytes each, and their masks' run-length codes.
 
     Args:
-        truth: the images.
+        image_ids: [N] int64 of the N samples' images, in which several may be of one image.
+        sizes: [N, 2] int64 (height, width) of these images.
+        num_keypoints: K.
     """
 
-    def __init__(self, truth: Truth) -> None:
-        self._truth = truth
-        num_keypoints = truth.keypoints.shape[1]
+    def __init__(self, image_ids: np.ndarray, sizes: np.ndarray, num_keypoints: int) -> None:
+        self._image_ids = image_ids
+        self._sizes = sizes
         self._people = PackedResults(
-            len(truth),
+            len(image_ids),
             rows={
                 "scores": ((), np.float32),
                 "keypoints": ((num_keypoints, 3), np.float32),
@@ -32,10 +33,10 @@ class KeptPredictions:
             },
             values={"has_boxes": ((), bool), "has_masks": ((), bool)},
         )
-        self._codes = PackedResults(len(truth), rows={"bytes": ((), np.uint8)}, values={})
+        self._codes = PackedResults(len(image_ids), rows={"bytes": ((), np.uint8)}, values={})
 
     def put(self, numbers: np.ndarray, found: Sequence[Found]) -> None:
-        """Add the results of images `numbers` [B]."""
+        """Add the results of samples `numbers` [B]."""
         lengths = [[len(code) for code in f.codes or [b""] * len(f.scores)] for f in found]
         no_boxes = [np.zeros((len(f.scores), 4)) for f in found]
         rows = {
@@ -78,7 +79,7 @@ class KeptPredictions:
         ends = np.cumsum(lengths).tolist()
         for i, score in enumerate(scores.tolist()):
             record = {
-                "image_id": int(self._truth.ids[number]),
+                "image_id": int(self._image_ids[number]),
                 "category_id": PERSON,
                 "score": score,
             }
@@ -87,6 +88,6 @@ class KeptPredictions:
             record["keypoints"] = keypoints[i].ravel().tolist()
             if self._people.values["has_masks"][number]:
                 counts = code[ends[i] - lengths[i] : ends[i]]
-                size = self._truth.sizes[number].tolist()
+                size = self._sizes[number].tolist()
                 record["segmentation"] = {"size": size, "counts": counts}
             yield record

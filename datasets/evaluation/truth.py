@@ -108,12 +108,13 @@ class Truth:
         """
         question = (tuple(numbers), device)
         if self._drawn[0] != question:
-            drawn = [
-                [self._mask(number, person, device) for person in range(people.start, people.stop)]
-                for number, people in ((number, self.people(number)) for number in numbers)
-            ]
-            self._drawn = (question, drawn)
+            once = {number: self._masks_of(number, device) for number in dict.fromkeys(numbers)}
+            self._drawn = (question, [once[number] for number in numbers])
         return self._drawn[1]
+
+    def _masks_of(self, number: int, device: torch.device) -> list[TrueMask]:
+        people = self.people(number)
+        return [self._mask(number, i, device) for i in range(people.start, people.stop)]
 
     def _mask(self, number: int, person: int, device: torch.device) -> TrueMask:
         height, width = self.sizes[number].tolist()
