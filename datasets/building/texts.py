@@ -133,8 +133,9 @@ def _reference(entry: Any, where: str) -> Reference:
     if not isinstance(entry.get("split"), str):
         raise UserError(f"{where}: 'split' has to be a text, got {shown(entry.get('split'))}.")
     sentences = entry.get("sentences")
-    texts = [s.get("sent") if isinstance(s, dict) else None for s in sentences or []]
-    if not isinstance(sentences, list) or not all(isinstance(text, str) for text in texts):
+    entries = sentences if isinstance(sentences, list) else [None]
+    texts = [s.get("sent") if isinstance(s, dict) else None for s in entries]
+    if not all(isinstance(text, str) for text in texts):
         raise UserError(
             f"{where}: 'sentences' has to be a list of dicts with a text 'sent', got "
             f"{shown(sentences)}."
