@@ -111,16 +111,17 @@ class _Reader:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._place)
-                # A number at the end of what was read may go on.
-                if end < len(self._text) or self._ended:
+                # A number may go on behind what was read: "1" of "1.5", or "1" of "1e" + "-5".
+                if end + 2 < len(self._text) or self._ended:
                     self._place = end
                     return value
                 reason = "it ends inside of a value"
             except ValueError as error:
                 reason = str(error)
-            # Each time as much again, so that all reading together takes no longer than twice.
-            if len(self._text) - self._place > _LONGEST_ENTRY or not self._read_more(wanted):
+            if self._ended or len(self._text) - self._place > _LONGEST_ENTRY:
                 raise self._error(reason)
+            # Each time as much again, so that all reading together takes no longer than twice.
+            self._read_more(wanted)
             wanted *= 2
 
     def _read_more(self, count: int) -> bool:

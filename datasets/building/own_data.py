@@ -138,7 +138,7 @@ class CsvFile:
             )
         if cells.get("box"):
             annotation["bbox"] = _numbers(cells["box"], f"{where}: 'box'")
-        frame = Frame.of_annotation(str(self.path), entry, annotation)
+        frame = Frame(where, entry["height"], entry["width"])
         annotation["area"] = 0.0
         if annotation["segmentation"]:
             check_segmentation(annotation, frame)
