@@ -447,6 +447,7 @@ def test_nobody_is_left(tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "1 x person: fewer than 3 other people" in error and "--everybody" in error
     assert not (tmp_path / "out.json").exists()
+    run(monkeypatch, file, "--everybody")  # as the message says; nothing is in its way
 
 
 # --- interruptions -------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_the_readmes_example_word_by_word(tmp_path, monkeypatch):
     ids = [annotation["person_id"] for annotation in content["annotations"]]
     assert ids[0] == ids[1] != ids[2]
     log = (tmp_path / "outputs" / "mine" / "log.txt").read_text().splitlines()
-    assert np.isfinite(json.loads(log[-1])["train_loss"])
+    assert np.isfinite(json.loads(log[-1])["train"]["loss"])
 
 
 # --- the CSV -------------------------------------------------------------------------------------

@@ -265,6 +265,7 @@ class Building:
                 counts["pairs"] += len(line["captions"]) or 1
         counts["images"] = len(names)
         if not counts["pairs"]:
+            shutil.rmtree(self._parts)  # or another selection would be refused because of them
             reasons = ", ".join(f"{count} x {why}" for why, count in left_out.counts.most_common(5))
             example = next((w for d in left_out.details.values() for w in d.values() if w), "")
             raise UserError(
