@@ -21,6 +21,7 @@ from util.errors import UserError
 from util.logging import LOGGER_NAME, MODELS_LOGGER_NAME
 
 DIGITS = "9" * 400
+BUILD = "--annotations {annotations} --images {empty} --workers 1"
 WEIGHTS = str(ROOT / "weights" / "uniphd_tiny.safetensors")
 TINY = str(ROOT / "config" / "uniphd_tiny.py")
 # Programs whose `main` is run by `run_program` where the file is the program.
@@ -294,6 +295,43 @@ TOOLS = {
         ("--output {foreign} --train 1 --val 1", "expected a JSON object"),
         ("--output {unfinished} --train 1 --val 1", "is not valid JSON"),
         ("--output {coco} --train 1 --val 1", "is not empty and holds no synthetic data set"),
+    ],
+    "build_refhuman": [
+        ("", "required"),
+        (f"{BUILD} --split test --output {{out}}/a.json", "invalid choice"),
+        (f"{BUILD} --split val --output {{out}}", "expected a name that ends in .json"),
+        (f"{BUILD} --split val --output {{annotations}}", "would overwrite the input"),
+        (f"{BUILD} --split val --output {{below}}.json", "{file} is a file"),
+        (f"{BUILD} --split val --output {{out}}/a.json --workers 0", "--workers has to be"),
+        (f"{BUILD} --split val --output {{out}}/a.json --seed -1", "--seed has to be"),
+        (f"{BUILD} --split val --output {{out}}/a.json --seed {DIGITS}", "--seed has to be"),
+        (f"{BUILD} --split val --output {{out}}/a.json --area 2", "--area has to be within"),
+        (f"{BUILD} --split val --output {{out}}/a.json --area nan", "--area has to be within"),
+        (f"{BUILD} --split val --output {{out}}/a.json --keypoints -1", "--keypoints has to be"),
+        (f"{BUILD} --split val --output {{out}}/a.json --surrounding -1", "--surrounding has"),
+        (f"{BUILD} --split val --output {{out}}/a.json --refs {{empty}}", "expected a folder with"),
+        (
+            f"{BUILD} --split val --output {{out}}/a.json --refs {{file}}",
+            "cannot be read as a pick",
+        ),
+        (f"{BUILD} --split val --output {{out}}/a.json --ref_splits val", "give --refs"),
+        (f"{BUILD} --split val --output {{out}}/a.json --captions {{file}}", "ends in .csv or"),
+        (f"{BUILD} --split val --output {{out}}/a.json --captions {{out}}.csv", "does not exist"),
+        (f"{BUILD} --split val --output {{out}}/a.json --exclude {{file}}", "is not valid JSON"),
+        (f"{BUILD} --split val --output {{out}}/a.json --exclude {{out}}", "does not exist"),
+        (f"{BUILD} --split val --output {{out}}/a.json --skeleton bird", "Unknown skeleton 'bird'"),
+        (
+            "--annotations {file} --images {empty} --split val --output {out}/a.json",
+            "is not valid JSON",
+        ),
+        (
+            "--annotations {out} --images {empty} --split val --output {out}/a.json",
+            "does not exist",
+        ),
+        (
+            "--annotations {annotations} --images {out}/no --split val --output {out}/a.json",
+            "there is no such folder",
+        ),
     ],
     "train_tokenizer": [
         ("", "required"),
