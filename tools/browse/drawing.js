@@ -110,25 +110,24 @@ function skeletonShapes(person, thickness) {
   ]);
 }
 
-// A person of the ground truth or a result, as a group of the class `kind`.
-function personShapes(person, kind, height, thickness) {
-  const group = shape("g", { class: kind });
-  if (person.mask) group.append(maskShapes(person.mask, height));
+function areaShapes(person, height) {
+  const shapes = person.mask ? [maskShapes(person.mask, height)] : [];
   if (person.box) {
     const [x, y, width, box_height] = person.box.map((value) => value / 10);
-    group.append(shape("rect", { class: "box", x, y, width, height: box_height }));
+    shapes.push(shape("rect", { class: "box", x, y, width, height: box_height }));
   }
-  // Pixel i has the coordinate i: its middle is half a pixel further.  Edges run between pixels.
-  const points = shape("g", { transform: "translate(0.5 0.5)" });
-  for (const scribble of person.scribbles ?? []) {
+  return shapes;
+}
+
+function scribbleShapes(person) {
+  return (person.scribbles ?? []).flatMap((scribble, number) => {
     const d = pathOfPoints(scribble, false);
-    const first = scribble === person.scribbles[0] ? "first" : "further";
-    points.append(shape("path", { class: `scribble outline ${first}`, d }));
-    points.append(shape("path", { class: `scribble ${first}`, d }));
-  }
-  points.append(skeletonShapes(person, thickness));
-  group.append(points);
-  return group;
+    const which = number === 0 ? "first" : "further";
+    return [
+      shape("path", { class: `scribble outline ${which}`, d }),
+      shape("path", { class: `scribble ${which}`, d }),
+    ];
+  });
 }
 
 // From stored pixels to what a browser shows of an image with this EXIF orientation.
@@ -144,16 +143,23 @@ function turnMatrix(turn, width, height) {
   }[turn];
 }
 
-// The drawing over image number `image`; `magnify` makes lines thicker on small images.
+// The drawing over image number `image`.  people: [what is drawn, "truth" or "result"]; the
+// skeletons lie on the scribbles and these on the masks.  `magnify` makes lines thicker.
 function overlay(image, people, magnify) {
-  const { width, height, turn } = INDEX.images;
-  const [w, h, t] = [width[image], height[image], turn[image]];
-  const thickness = (magnify * Math.max(w, h)) / 240;
-  const matrix = turnMatrix(t, w, h);
-  const group = shape("g", matrix ? { transform: `matrix(${matrix.join(" ")})` } : {});
-  for (const [person, kind] of people) group.append(personShapes(person, kind, h, thickness));
-  const viewBox = t > 4 ? `0 0 ${h} ${w}` : `0 0 ${w} ${h}`;
-  const svg = shape("svg", { viewBox, "aria-hidden": "true" }, [group]);
+  const [width, height, turn] = ["width", "height", "turn"].map((key) => INDEX.images[key][image]);
+  const thickness = (magnify * Math.max(width, height)) / 240;
+  // Pixel i has the coordinate i: its middle is half a pixel further.  Edges run between pixels.
+  const middles = { transform: "translate(0.5 0.5)" };
+  const layer = (draw, more) =>
+    people.map(([person, kind]) => shape("g", { class: kind, ...more }, draw(person)));
+  const matrix = turnMatrix(turn, width, height);
+  const drawn = shape("g", matrix ? { transform: `matrix(${matrix.join(" ")})` } : {}, [
+    ...layer((person) => areaShapes(person, height), {}),
+    ...layer(scribbleShapes, middles),
+    ...layer((person) => [skeletonShapes(person, thickness)], middles),
+  ]);
+  const viewBox = turn > 4 ? `0 0 ${height} ${width}` : `0 0 ${width} ${height}`;
+  const svg = shape("svg", { viewBox, "aria-hidden": "true" }, [drawn]);
   svg.style.setProperty("--thickness", thickness);
   return svg;
 }

@@ -11,12 +11,18 @@ const LAYERS = [
   ["skeleton", "s", "Skeleton", true],
   ["mask", "m", "Mask", true],
   ["box", "x", "Box", false],
-  ["scribble", "b", "Scribbles", true],
+  ["scribble", "b", "Scribbles", !HAS_RESULTS],
   ...(HAS_RESULTS
     ? [["truth", "t", "Ground truth", true], ["result", "p", "Prediction", true],
        ["sides", "v", "Side by side", true]]
     : []),
 ];
+
+const STATE_WORDS = {
+  missing: "The image is missing",
+  unreadable: "The image cannot be read",
+  "wrong size": "Nothing is drawn: the image is of another size than its entry says",
+};
 
 const VERDICT_WORDS = {
   right: "✓ right person",
@@ -67,23 +73,21 @@ async function item(kind, number) {
 // kinds: of "truth" and "result", those to draw.
 function drawing(pair, kinds, magnify) {
   const image = PAIRS.image[pair];
-  const { prefix, link, name, state } = INDEX.images;
+  const { prefix, link, name } = INDEX.images;
+  const state = INDEX.states[INDEX.images.state[image]];
   const box = make("span", "drawing");
-  const say = (text) => box.append(make("span", "problem", text));
-  if (INDEX.states[state[image]] === "missing") {
-    say(`The image is missing: ${name[image]}`);
-    return box;
+  const say = (text) => box.append(make("span", "problem", `${text} (${name[image]})`));
+  if (state === "fine" || state === "wrong size") {
+    const img = make("img");
+    img.loading = "lazy";
+    img.decoding = "async";
+    img.alt = "";
+    img.onerror = () => say("The image does not load here");
+    img.src = prefix + link[image];
+    box.append(img);
   }
-  const img = make("img");
-  img.loading = "lazy";
-  img.decoding = "async";
-  img.alt = "";
-  img.onerror = () => say(`The image does not load: ${name[image]}`);
-  img.src = prefix + link[image];
-  box.append(img);
-  if (INDEX.states[state[image]] !== "fine") {
-    say(`Nothing is drawn, the image is of a ${INDEX.states[state[image]]}`.replace(
-      "of a unreadable", "unreadable"));
+  if (state !== "fine") {
+    say(STATE_WORDS[state]);
     return box;
   }
   const wanted = kinds.map(async (kind) => [
@@ -126,7 +130,8 @@ function makeCard(place) {
   caption.dir = "auto";
   const facts = make("span", "facts");
   if (HAS_RESULTS) {
-    facts.append(make("b", `verdict ${verdictOf(pair)}`, VERDICT_WORDS[verdictOf(pair)]));
+    const words = VERDICT_WORDS[verdictOf(pair)].replace(" person", "");
+    facts.append(make("b", `verdict ${verdictOf(pair)}`, words));
     for (const [column, name] of [["score", "score"], ["oks", "OKS"], ["iou", "IoU"]]) {
       const value = PAIRS[column][pair];
       if (value !== null) facts.append(make("span", "", `${name} ${value.toFixed(2)}`));
