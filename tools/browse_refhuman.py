@@ -22,7 +22,6 @@ from typing import Any
 
 import _repository  # noqa: F401  # makes the project's modules importable
 import numpy as np
-
 from browse.images import STATES, copy_images, link_prefix, look_at_images, quoted
 from browse.pairs import (
     VERDICTS,
@@ -34,6 +33,7 @@ from browse.pairs import (
     results_to_draw,
 )
 from browse.predictions import read_best
+
 from datasets.skeleton import SKELETONS, Skeleton, get_skeleton
 from util import visualize
 from util.command_line import output_folder, run_program
@@ -133,7 +133,9 @@ def _require_own(output: Path, parts: Path, inputs: Sequence[Path]) -> None:
     """Raises UserError where writing would replace what is not an earlier page."""
     page = output / _PAGE
     if page.is_file() and _MARK not in page.read_bytes():
-        raise UserError(f"--output {output}: its {_PAGE} is of something else; name another folder.")
+        raise UserError(
+            f"--output {output}: its {_PAGE} is of something else; name another folder."
+        )
     for path in inputs:
         if path.resolve().is_relative_to(parts.resolve()):
             raise UserError(f"--output {output}: would overwrite the input {path}; name another.")

@@ -119,9 +119,7 @@ class ReferringEvaluator(Evaluator):
         """[N] bool: identity accuracy counts it; who is meant is labelled and has company."""
         return (self._referred >= 0) & (self.num_people >= 2)
 
-    def similarities(
-        self, numbers: np.ndarray, poses: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def similarities(self, numbers: np.ndarray, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """OKS of poses [B, K, 2] with the referred person, and the greatest with another, [B].
 
         Zero where the pose is infinite, or nobody is referred to or nobody else is there.

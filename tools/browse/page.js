@@ -224,8 +224,8 @@ function update() {
   message.hidden = all.length > 0 && all.length === fitting.length;
   if (!all.length) {
     message.textContent =
-      `No pair fits ${reasons(filters)}. Change a filter, or press Clear to see all ` +
-      `${NUM_PAIRS.toLocaleString("en")} pairs.`;
+      `No pair fits all of this: ${reasons(filters)}. Change a filter, or press Clear to see ` +
+      `all ${NUM_PAIRS.toLocaleString("en")} pairs.`;
   } else if (!message.hidden) {
     message.textContent =
       `The first ${MOST_CARDS.toLocaleString("en")} are shown; filter to see the others.`;
@@ -238,15 +238,15 @@ function update() {
 // The filters that are set, in words.
 function reasons(filters) {
   const set = [];
-  if (filters.words.trim()) set.push(`the words ${filters.words.trim()}`);
+  if (filters.words.trim()) set.push(`words ${filters.words.trim()}`);
   for (const [column, [low, high]] of Object.entries(filters.ranges)) {
     const name = { people: "people", score: "score", oks: "OKS", iou: "mask IoU" }[column];
     set.push(low === null ? `${name} up to ${high}` : high === null ? `${name} from ${low}`
       : `${name} from ${low} to ${high}`);
   }
-  if (filters.verdict !== null) set.push(`“${find("verdict").selectedOptions[0].text}”`);
-  if (filters.state !== null) set.push(`images that are “${INDEX.states[filters.state]}”`);
-  return set.join(" with ") || "the filters";
+  if (filters.verdict !== null) set.push(VERDICT_WORDS[INDEX.verdicts[filters.verdict]]);
+  if (filters.state !== null) set.push(`image ${INDEX.states[filters.state]}`);
+  return set.join(", ");
 }
 
 // The filters are kept in the address, so that a view can be reloaded and bookmarked.

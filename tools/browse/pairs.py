@@ -185,9 +185,7 @@ def _mask(image: Mapping[str, Any], segmentation: list[Any] | dict[str, Any]) ->
     return _code(image, segmentation)["counts"].decode("ascii")
 
 
-def _code(
-    image: Mapping[str, Any], segmentation: list[Any] | dict[str, Any]
-) -> dict[str, Any]:
+def _code(image: Mapping[str, Any], segmentation: list[Any] | dict[str, Any]) -> dict[str, Any]:
     name = f"image id {image['id']}"
     return encode_segmentation(segmentation, image["height"], image["width"], name)
 
