@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import re
 import sys
+import tracemalloc
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -423,6 +425,21 @@ def test_a_list_is_read_piece_by_piece(tmp_path, monkeypatch):
     path.write_text('["' + "x" * 10**6)
     with pytest.raises(UserError, match="not a JSON list"):
         list(read_list(path))
+
+
+def test_a_long_list_takes_no_more_memory(tmp_path, monkeypatch):
+    """Each piece is let go, also without the garbage collector."""
+    monkeypatch.setattr(predictions_module, "_CHUNK", 10_000)
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([{"text": 3000 * "x"}] * 1000))
+    gc.disable()
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_list(path)) == 1000
+        assert tracemalloc.get_traced_memory()[1] < 300_000
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 def test_of_equal_scores_the_first_result_counts(refhuman_folder, tmp_path):

@@ -105,7 +105,7 @@ function skeletonShapes(person, thickness) {
   });
   return shape("g", { class: "skeleton" }, [
     ...lines.map((limb) => drawLimb(limb, "outline")),
-    ...lines.map((limb) => drawLimb(limb, sides[limb[0]] === sides[limb[1]] ? sides[limb[0]] : "center")),
+    ...lines.map(([a, b]) => drawLimb([a, b], sides[a] === sides[b] ? sides[a] : "center")),
     ...dots,
   ]);
 }
@@ -113,8 +113,8 @@ function skeletonShapes(person, thickness) {
 function areaShapes(person, height) {
   const shapes = person.mask ? [maskShapes(person.mask, height)] : [];
   if (person.box) {
-    const [x, y, width, box_height] = person.box.map((value) => value / 10);
-    shapes.push(shape("rect", { class: "box", x, y, width, height: box_height }));
+    const [x, y, width, boxHeight] = person.box.map((value) => value / 10);
+    shapes.push(shape("rect", { class: "box", x, y, width, height: boxHeight }));
   }
   return shapes;
 }

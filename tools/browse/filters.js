@@ -103,8 +103,9 @@ function summaryOf(pairs) {
   const right = pairs.filter((pair) => verdictOf(pair) === "right").length;
   const judged = pairs.filter((pair) => PAIRS.judged[pair]).length;
   if (judged) {
-    const share = ((100 * right) / judged).toFixed(1);
-    parts.push(`right person ${right.toLocaleString("en")} of ${judged.toLocaleString("en")} (${share} %)`);
+    const share = `${((100 * right) / judged).toFixed(1)} %`;
+    const [some, all] = [right, judged].map((count) => count.toLocaleString("en"));
+    parts.push(`right person ${some} of ${all} (${share})`);
   }
   for (const [column, name] of [["oks", "OKS"], ["iou", "mask IoU"]]) {
     const values = pairs.map((pair) => PAIRS[column][pair]).filter((value) => value !== null);

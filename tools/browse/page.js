@@ -42,7 +42,7 @@ function make(name, className, text) {
   return element;
 }
 
-// --- pieces of data: scripts, since a page from a folder may not fetch -----------------------------
+// --- pieces of data: scripts, since a page from a folder may not fetch ---------------------------
 
 const pieces = new Map();
 const receivers = new Map();
@@ -68,7 +68,7 @@ async function item(kind, number) {
   return values === null ? null : values[number % INDEX.piece];
 }
 
-// --- one image with what is drawn on it ------------------------------------------------------------
+// --- one image with what is drawn on it ----------------------------------------------------------
 
 // kinds: of "truth" and "result", those to draw.
 function drawing(pair, kinds, magnify) {
@@ -102,20 +102,20 @@ function drawing(pair, kinds, magnify) {
   return box;
 }
 
-// --- the grid --------------------------------------------------------------------------------------
+// --- the grid ------------------------------------------------------------------------------------
 
 let fitting = []; // pairs, in the order in which they are shown
 let current = 0; // place in `fitting`
-let shape_of_grid = { columns: 1, width: CARD_WIDTH, height: CARD_WIDTH };
+let gridShape = { columns: 1, width: CARD_WIDTH, height: CARD_WIDTH };
 const cards = new Map(); // place in `fitting` -> element
 
 function measure() {
   const width = find("grid").clientWidth;
   const columns = Math.max(1, Math.floor((width + GAP) / (CARD_WIDTH + GAP)));
   const card = (width - GAP * (columns - 1)) / columns;
-  shape_of_grid = { columns, width: card, height: Math.round(card * 0.78) + CARD_FOOT };
+  gridShape = { columns, width: card, height: Math.round(card * 0.78) + CARD_FOOT };
   const rows = Math.ceil(fitting.length / columns);
-  find("grid").style.height = `${Math.max(0, rows * (shape_of_grid.height + GAP) - GAP)}px`;
+  find("grid").style.height = `${Math.max(0, rows * (gridShape.height + GAP) - GAP)}px`;
 }
 
 function makeCard(place) {
@@ -143,7 +143,7 @@ function makeCard(place) {
   }
   card.append(caption, facts);
   card.onclick = () => openLarge(place);
-  const { columns, width, height } = shape_of_grid;
+  const { columns, width, height } = gridShape;
   card.style.width = `${width}px`;
   card.style.height = `${height}px`;
   card.style.left = `${(place % columns) * (width + GAP)}px`;
@@ -153,7 +153,7 @@ function makeCard(place) {
 
 // Make the cards that are seen, or nearly, and remove the others.
 function render() {
-  const { columns, height } = shape_of_grid;
+  const { columns, height } = gridShape;
   const above = -find("grid").getBoundingClientRect().top;
   const first = Math.floor(above / (height + GAP) - 0.5) * columns;
   const last = Math.ceil((above + window.innerHeight) / (height + GAP) + 0.5) * columns;
@@ -185,7 +185,7 @@ function redraw() {
 function moveTo(place) {
   if (!fitting.length) return;
   current = Math.min(Math.max(place, 0), fitting.length - 1);
-  const { columns, height } = shape_of_grid;
+  const { columns, height } = gridShape;
   const top = Math.floor(current / columns) * (height + GAP);
   const above = -find("grid").getBoundingClientRect().top;
   const covered = find("top").getBoundingClientRect().bottom + GAP;
@@ -197,7 +197,7 @@ function moveTo(place) {
   cards.get(current)?.focus({ preventScroll: true });
 }
 
-// --- filters ---------------------------------------------------------------------------------------
+// --- filters -------------------------------------------------------------------------------------
 
 let falling = false;
 
@@ -281,7 +281,7 @@ function recall() {
   if (open >= 0) openLarge(open);
 }
 
-// --- the large view --------------------------------------------------------------------------------
+// --- the large view ------------------------------------------------------------------------------
 
 function openLarge(place) {
   current = Math.min(Math.max(place, 0), fitting.length - 1);
@@ -294,7 +294,10 @@ function openLarge(place) {
   fillPanels();
   fillFacts(pair);
   fillOthers(pair);
-  if (!find("large").open) find("large").showModal();
+  if (!find("large").open) {
+    find("large").showModal();
+    find("large").focus(); // and no button of it, which Enter would press
+  }
   remember(readFilters());
 }
 
@@ -362,7 +365,7 @@ function fillOthers(pair) {
   find("others").replaceChildren(...lines);
 }
 
-// --- what is drawn ---------------------------------------------------------------------------------
+// --- what is drawn -------------------------------------------------------------------------------
 
 const isOn = (layer) => !root.classList.contains(`without_${layer}`);
 
@@ -391,7 +394,7 @@ function turnTheme() {
   root.style.colorScheme = dark ? "light" : "dark";
 }
 
-// --- keys ------------------------------------------------------------------------------------------
+// --- keys ----------------------------------------------------------------------------------------
 
 const KEYS = [
   ["← → or k j", "the pair before, after"],
@@ -419,8 +422,8 @@ function onKey(event) {
   else if (event.key === "d") turnTheme();
   else if (event.key === "?") find("help").showModal();
   else if (find("large").open) return;
-  else if (event.key === "ArrowUp") moveTo(current - shape_of_grid.columns);
-  else if (event.key === "ArrowDown") moveTo(current + shape_of_grid.columns);
+  else if (event.key === "ArrowUp") moveTo(current - gridShape.columns);
+  else if (event.key === "ArrowDown") moveTo(current + gridShape.columns);
   else if (event.key === "Home") moveTo(0);
   else if (event.key === "End") moveTo(fitting.length - 1);
   else if (event.key === "/") find("words").focus();
@@ -429,7 +432,7 @@ function onKey(event) {
   event.preventDefault();
 }
 
-// --- beginning -------------------------------------------------------------------------------------
+// --- beginning -----------------------------------------------------------------------------------
 
 function option(value, text) {
   const element = make("option", "", text);
@@ -453,7 +456,8 @@ function begin() {
     option(number, `${name} (${amount(states, number).toLocaleString("en")})`)));
   find("verdict").append(option("", "any"));
   if (HAS_RESULTS) {
-    const words = { ...VERDICT_WORDS, alone: "alone: not judged", unlabelled: "no keypoints: not judged" };
+    const notJudged = { alone: "alone: not judged", unlabelled: "no keypoints: not judged" };
+    const words = { ...VERDICT_WORDS, ...notJudged };
     find("verdict").append(...INDEX.verdicts.map((name, number) =>
       option(number, `${words[name]} (${amount(PAIRS.verdict, number).toLocaleString("en")})`)));
   }

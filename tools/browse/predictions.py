@@ -132,11 +132,11 @@ class _Scanner:
                 if end < len(self._text):  # else a number might go on
                     self._place = end
                     return value
-                error = json.JSONDecodeError("it ends inside of the list", "", 0)
-            except ValueError as broken:
-                error = broken
+                reason = "it ends inside of the list"
+            except ValueError as error:  # not kept: it would hold on to the text
+                reason = str(error).partition(": line")[0]
             if len(self._text) - self._place > _LONGEST or not self._read_on():
-                raise json.JSONDecodeError(str(error).partition(": line")[0], "", 0) from error
+                raise json.JSONDecodeError(reason, "", 0)
 
     def _read_on(self) -> bool:
         """Read as much again as is left, and a piece at least; False at the end of the file."""
