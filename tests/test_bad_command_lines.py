@@ -50,6 +50,7 @@ def things(tmp_path_factory):
     things["folder"] = folder / "folder.png"
     things["folder"].mkdir()
     things["refhuman"] = write_refhuman(folder / "refhuman", pairs={"train": 2, "val": 2})
+    things["pairs"] = things["refhuman"] / "RefHuman_val.json"
     things["coco"] = write_coco(folder / "coco")
     coco_file = things["coco"] / "annotations" / "person_keypoints_val2017.json"
     things["annotations"] = coco_file
@@ -232,6 +233,22 @@ TOOLS = {
         ("--output {out}.png --images {empty}", "nothing to draw"),
         ("--output {out}.png --data {refhuman} --start 9", "nothing to draw"),
         ("--output {out}.png --split test", "invalid choice"),
+    ],
+    "browse_refhuman": [
+        ("", "required"),
+        ("{file} --images {empty}", "required"),
+        ("{out} --images {empty} --output {out}", "{out} does not exist"),
+        ("{file} --images {empty} --output {out}", "is not valid JSON"),
+        ("{foreign}/RefHuman_val.json --images {empty} --output {out}", "not a RefHuman"),
+        ("{annotations} --images {empty} --output {out}", "exactly one person per image entry"),
+        ("{pairs} --images {out}2 --output {out}", "there is no such folder"),
+        ("{pairs} --images {empty} --output {file}", "{file} is a file"),
+        ("{pairs} --images {empty} --output {below}", "{file} is a file"),
+        ("{pairs} --images {empty} --output {out} --predictions {out}3", "{out}3 does not exist"),
+        ("{pairs} --images {empty} --output {out} --predictions {empty}", "{empty} does not"),
+        ("{pairs} --images {empty} --output {out} --predictions {pairs}", "expected [, got '{{'"),
+        ("{pairs} --images {empty} --output {out} --skeleton yolo", "invalid choice"),
+        ("{pairs} --images {empty} --output {out} --skeleton crowdpose", "has to hold 42 numbers"),
     ],
     "make_subset": [
         ("", "required"),

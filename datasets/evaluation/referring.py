@@ -107,6 +107,40 @@ class ReferringEvaluator(Evaluator):
         summary["num_samples"] = len(self._truth)
         return summary
 
+    # --- whom a pose shows -----------------------------------------------------------------------
+
+    @property
+    def num_people(self) -> np.ndarray:
+        """[N] distinct people with a labelled keypoint in each image."""
+        return np.diff(self._company, axis=1)[:, 0]
+
+    @property
+    def has_identity(self) -> np.ndarray:
+        """[N] bool: identity accuracy counts it; who is meant is labelled and has company."""
+        return (self._referred >= 0) & (self.num_people >= 2)
+
+    def similarities(self, numbers: np.ndarray, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """OKS of poses [B, K, 2] with the referred person, and the greatest with another, [B].
+
+        Zero where the pose is infinite, or nobody is referred to or nobody else is there.
+        """
+        ranges = self._company[numbers]
+        people = np.concatenate([np.arange(start, end) for start, end in ranges])
+        owners = np.repeat(np.arange(len(numbers)), np.diff(ranges, axis=1)[:, 0])
+        truths = torch.from_numpy(self._people[people])
+        similarity = object_keypoint_similarity(
+            torch.from_numpy(poses)[owners],
+            truths[..., :2],
+            truths[..., 2] > 0,
+            torch.from_numpy(self._people_areas[people]),
+            torch.from_numpy(self._sigmas),
+        ).numpy()
+        is_referred = people == self._referred[numbers][owners]
+        referred, others = np.zeros((2, len(numbers)))
+        referred[owners[is_referred]] = similarity[is_referred]
+        np.maximum.at(others, owners[~is_referred], similarity[~is_referred])
+        return referred, others
+
     # --- metrics of the highest-scoring group ----------------------------------------------------
 
     def _pckh(self) -> float:
@@ -129,8 +163,7 @@ class ReferringEvaluator(Evaluator):
     def _identity(self) -> dict[str, float]:
         """`found` and the `identity_` metrics of `summarize`."""
         labelled = self._referred >= 0
-        people = np.diff(self._company, axis=1)[:, 0]
-        several = labelled & (people >= 2)
+        people, several = self.num_people, self.has_identity
         found = self._judged.values["found"][labelled]
         right = self._judged.values["identified"][several]
         return {
@@ -158,37 +191,13 @@ class ReferringEvaluator(Evaluator):
         truth = self._truth.keypoints[numbers]
         near = np.linalg.norm(poses - truth[..., :2], axis=-1)
         near = near <= PCKH_THRESHOLD * self._heads[numbers, None]
-        referred, others = self._similarities(numbers, poses)
+        referred, others = self.similarities(numbers, poses)
         return {
             "right_keypoints": (near & (truth[..., 2] > 0)).sum(axis=1),
             "overlap": overlap,
             "found": referred >= FOUND_THRESHOLD,
             "identified": referred > others,  # a tie decides for nobody
         }
-
-    def _similarities(
-        self, numbers: np.ndarray, poses: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """OKS of poses [B, K, 2] with the referred person, and the greatest with another, [B].
-
-        Zero where the pose is infinite, or nobody is referred to or nobody else is there.
-        """
-        ranges = self._company[numbers]
-        people = np.concatenate([np.arange(start, end) for start, end in ranges])
-        owners = np.repeat(np.arange(len(numbers)), np.diff(ranges, axis=1)[:, 0])
-        truths = torch.from_numpy(self._people[people])
-        similarity = object_keypoint_similarity(
-            torch.from_numpy(poses)[owners],
-            truths[..., :2],
-            truths[..., 2] > 0,
-            torch.from_numpy(self._people_areas[people]),
-            torch.from_numpy(self._sigmas),
-        ).numpy()
-        is_referred = people == self._referred[numbers][owners]
-        referred, others = np.zeros((2, len(numbers)))
-        referred[owners[is_referred]] = similarity[is_referred]
-        np.maximum.at(others, owners[~is_referred], similarity[~is_referred])
-        return referred, others
 
     # --- ground truth ----------------------------------------------------------------------------
 
