@@ -220,11 +220,7 @@ def pair_entries(
     pairs = []
     for image_entry, of_image in join_annotations(content, source, "RefHuman"):
         where = f"{source}: image id {image_entry['id']}"
-        if len(of_image) != 1:
-            raise UserError(
-                f"{where} has {len(of_image)} annotations; RefHuman has exactly one person per "
-                f"image entry. Is this a plain COCO file (dataset=coco)?"
-            )
+        check_single(of_image, where)
         annotation = of_image[0]
         frame = Frame.of_annotation(source, image_entry, annotation)
         check_person(annotation, frame, crowd_allowed=False)
@@ -234,15 +230,33 @@ def pair_entries(
         check_segmentation(annotation, frame)
         check_scribbles(annotation, frame)
         check_text(image_entry, "caption", where)
-        _check_prompts(image_entry, annotation, where, prompts)
+        check_prompts(image_entry, annotation, where, prompts)
         pairs.append((image_entry, annotation))
     check_annotation_ids((annotation for _, annotation in pairs), source)
     return pairs
 
 
-def _check_prompts(
+def check_single(of_image: Sequence[dict[str, Any]], where: str) -> None:
+    """An image entry, called `where` in errors, has to have one annotation.
+
+    Raises:
+        UserError: it has none or several.
+    """
+    if len(of_image) != 1:
+        raise UserError(
+            f"{where} has {len(of_image)} annotations; RefHuman has exactly one person per "
+            f"image entry. Is this a plain COCO file (dataset=coco)?"
+        )
+
+
+def check_prompts(
     image_entry: dict[str, Any], annotation: dict[str, Any], where: str, prompts: Sequence[str]
 ) -> None:
+    """A pair, called `where` in errors, has to have what the kinds of prompt are made of.
+
+    Raises:
+        UserError: something is missing.
+    """
     for name in prompts:
         lacking = get_kind(name).lacking(image_entry, annotation)
         if lacking is not None:
