@@ -206,7 +206,7 @@ def _defects_of_mask(person: Person, frame: Frame, mask: np.ndarray) -> Iterator
                 "scribble_off_mask",
                 (
                     f"{(off > _SCRIBBLE_PIXELS).sum()} of {len(points)} points of 'scribble' are "
-                    f"not on the mask, ({x:g}, {y:g}) is {off.max():.0f} pixels away; draw it again."
+                    f"not on the mask, ({x:g}, {y:g}) is {off.max():.0f} pixels away; draw again."
                 ),
             )
 
