@@ -276,6 +276,8 @@ def main() -> int:
             if getattr(arguments, option):
                 inputs = [arguments.file]
                 output_file(getattr(arguments, option), f"--{option}", (".json",), inputs)
+        if arguments.json and arguments.json == arguments.fix:
+            raise UserError("--json and --fix name the same file; name two files.")
         content = read_annotation_file(arguments.file, "the images")
         checked, found = check(
             content,

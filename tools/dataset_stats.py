@@ -11,6 +11,7 @@ sentence about one.
 from __future__ import annotations
 
 import argparse
+import bisect
 import re
 import sys
 from collections import Counter
@@ -48,7 +49,8 @@ from util.logging import write_json
 # The page's font shows no other scripts; whole words in any of them are counted.
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _NUM_WORDS = 30
-_AREA_BINS = 20  # of the share of the image, from 0 to 1
+# Shares of the image; the paper's selections are from 1 and 2 % on.
+_AREA_EDGES = (0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1)
 _NAME = "statistics"
 
 
@@ -64,7 +66,7 @@ class Statistics:
         pairs: image entries; a pair of image and prompt each, in RefHuman's form.
         people_per_image: number of people -> image files.
         people_in_image: the same of everybody, where the file lists them (`people`).
-        area_shares: counts of `_AREA_BINS` equal steps of a person's share of the image.
+        area_shares: number of a step of `_AREA_EDGES` -> people whose share of the image is in it.
         visible_keypoints: number of a person's keypoints with visibility 2 -> people.
         labelled_keypoints: number of a person's keypoints with visibility 1 or 2 -> people.
         words_per_caption: words -> sentences.
@@ -100,10 +102,9 @@ class Statistics:
             if counter:
                 counts = {str(value): counter[value] for value in sorted(counter)}
                 distributions[name] = {"mean": mean(counter), "counts": counts}
-        shares = [self.area_shares[i] for i in range(_AREA_BINS)]
         distributions["area_share"] = {
-            "edges": [i / _AREA_BINS for i in range(_AREA_BINS + 1)],
-            "counts": shares,
+            "edges": list(_AREA_EDGES),
+            "counts": [self.area_shares[i] for i in range(len(_AREA_EDGES) - 1)],
         }
         return {
             "form": self.form,
@@ -195,7 +196,8 @@ def _count_person(statistics: Statistics, annotation: Mapping[str, Any], pixels:
     statistics.visible_keypoints[sum(v == 2 for v in visibilities)] += 1
     statistics.labelled_keypoints[sum(v > 0 for v in visibilities)] += 1
     share = annotation["area"] / pixels
-    statistics.area_shares[min(int(share * _AREA_BINS), _AREA_BINS - 1)] += 1
+    step = bisect.bisect_right(_AREA_EDGES, share) - 1
+    statistics.area_shares[min(step, len(_AREA_EDGES) - 2)] += 1
     scribble = annotation.get("scribble")
     if scribble:
         numbers = flat_scribbles(scribble) or []
@@ -273,14 +275,18 @@ def draw_people(axis: Axes, statistics: Statistics) -> None:
     axis.set_ylabel("images")
     axis.set_title("people per image")
     axis.legend()
+    axis.margins(y=0.2)  # room for the legend
     axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def draw_areas(axis: Axes, counter: Mapping[int, int]) -> None:
     """Bars: people by their share of the image."""
-    edges = [100 * i / _AREA_BINS for i in range(_AREA_BINS)]
-    heights = [counter.get(i, 0) for i in range(_AREA_BINS)]
-    axis.bar(edges, heights, width=0.9 * 100 / _AREA_BINS, align="edge")
+    names = [
+        f"{100 * low:g}–{100 * high:g}"
+        for low, high in zip(_AREA_EDGES, _AREA_EDGES[1:], strict=False)
+    ]
+    axis.bar(names, [counter.get(i, 0) for i in range(len(names))], width=0.9)
+    axis.tick_params("x", labelsize=8)
     axis.set_xlabel("% of the image")
     axis.set_ylabel("people")
     axis.set_title("area of the mask")
@@ -296,6 +302,7 @@ def draw_keypoints(axis: Axes, statistics: Statistics) -> None:
             label = f"{name} (mean {mean(counter):.1f})"
             axis.bar([v + offset for v in counter], list(counter.values()), 0.4, label=label)
             axis.legend()
+    axis.margins(y=0.2)  # room for the legend
     axis.set_ylabel("people")
     axis.set_title("keypoints per person")
     axis.xaxis.get_major_locator().set_params(integer=True)
