@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 from collections.abc import Collection, Container, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
+from datasets.annotation_text import parse
 from datasets.run_length import count_pixels
 from datasets.values import is_integer, require_whole_text
 from util.errors import MissingFileError, UserError, shown
@@ -41,7 +41,7 @@ def read_annotation_file(path: Path, layout: str) -> Any:
         text = path.read_text(encoding="utf-8-sig")
         if not text.strip():
             raise UserError(f"{path} is empty; expected the JSON of annotations. Fetch it again.")
-        return json.loads(text)
+        return parse(text)
     except UserError:
         raise
     except UnicodeDecodeError as error:
@@ -97,15 +97,18 @@ class PackedList:
     """
 
     def __init__(self, items: Sequence[Any]) -> None:
+        packed, ends = bytearray(), np.empty(len(items), dtype=np.int64)
         try:
-            packed = [pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL) for item in items]
+            for number, item in enumerate(items):
+                packed += pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
+                ends[number] = len(packed)
         except RecursionError as error:
             raise UserError(
                 "An entry of the annotation file is nested hundreds of levels deep; remove what is "
                 "not needed from it."
             ) from error
-        self._ends = torch.from_numpy(np.cumsum([len(item) for item in packed], dtype=np.int64))
-        self._bytes = torch.frombuffer(bytearray(b"".join(packed) or b" "), dtype=torch.uint8)
+        self._ends = torch.from_numpy(ends)
+        self._bytes = torch.frombuffer(packed or bytearray(1), dtype=torch.uint8)
 
     def __len__(self) -> int:
         return len(self._ends)
