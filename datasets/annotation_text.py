@@ -76,7 +76,7 @@ def _parse_list(text: str, place: int) -> tuple[list[Any], int]:
     """The list whose bracket is at `place`, and the place after it."""
     entries: list[Any] = []
     repeated: _Repeated | None = None
-    if text[_space(text, place + 1).end()] == "]":
+    if text.startswith("]", _space(text, place + 1).end()):
         raise _UnusualError
     while text[place] != "]":
         start = _space(text, place + 1).end()
