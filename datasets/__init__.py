@@ -111,14 +111,14 @@ def build_loader(
             collate, divisor=cfg.pad_divisor, sides=tuple(cfg.pad_sides), share_images=share_images
         ),
         persistent_workers=cfg.num_workers > 0,
-        worker_init_fn=_begin_worker,
+        worker_init_fn=begin_worker,
         pin_memory=torch.cuda.is_available(),
         # Samples have streams of their own; the loader is not to draw from the global one either.
         generator=torch.Generator().manual_seed(cfg.seed),
     )
 
 
-def _begin_worker(number: int) -> None:
+def begin_worker(number: int) -> None:
     """Called in each of a loader's worker processes as it starts."""
     # Launchers send their signals to all processes of a group. A run that is to stop goes on to the
     # end of its step and dismisses its workers then; who is not dismissed goes by itself.

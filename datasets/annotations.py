@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import json
 import os
 import pickle
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
+from datasets.annotation_text import parse
 from datasets.run_length import count_pixels
 from datasets.values import is_integer, require_whole_text
 from util.errors import MissingFileError, UserError, shown
@@ -43,8 +41,7 @@ def read_annotation_file(path: Path, layout: str) -> Any:
         text = path.read_text(encoding="utf-8-sig")
         if not text.strip():
             raise UserError(f"{path} is empty; expected the JSON of annotations. Fetch it again.")
-        with collection_paused():
-            return json.loads(text)
+        return parse(text)
     except UserError:
         raise
     except UnicodeDecodeError as error:
@@ -55,22 +52,6 @@ def read_annotation_file(path: Path, layout: str) -> Any:
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); fetch it again.") from error
-
-
-@contextlib.contextmanager
-def collection_paused() -> Iterator[None]:
-    """Nothing looks for garbage in cycles meanwhile.
-
-    JSON has no cycles, and each search goes through all of the millions of objects that a large
-    file becomes.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def require_images(folder: Path, file_names: Collection[str], layout: str) -> None:
@@ -116,15 +97,18 @@ class PackedList:
     """
 
     def __init__(self, items: Sequence[Any]) -> None:
+        packed, ends = bytearray(), np.empty(len(items), dtype=np.int64)
         try:
-            packed = [pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL) for item in items]
+            for number, item in enumerate(items):
+                packed += pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
+                ends[number] = len(packed)
         except RecursionError as error:
             raise UserError(
                 "An entry of the annotation file is nested hundreds of levels deep; remove what is "
                 "not needed from it."
             ) from error
-        self._ends = torch.from_numpy(np.cumsum([len(item) for item in packed], dtype=np.int64))
-        self._bytes = torch.frombuffer(bytearray(b"".join(packed) or b" "), dtype=torch.uint8)
+        self._ends = torch.from_numpy(ends)
+        self._bytes = torch.frombuffer(packed or bytearray(1), dtype=torch.uint8)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -156,6 +140,26 @@ def join_annotations(
     Raises:
         UserError: naming the source, the image id, the key and the remedy.
     """
+    require_lists(content, source, form)
+    annotations: dict[int, list[dict[str, Any]]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for number, entry in enumerate(content["images"]):
+        check_image_entry(entry, number, source)
+        check_image_id(entry, annotations, source, form)
+        annotations[entry["id"]] = []
+        check_image_size(entry, sizes, source)
+    for number, annotation in enumerate(content["annotations"]):
+        check_image_reference(annotation, number, annotations, source)
+        annotations[annotation["image_id"]].append(annotation)
+    return [(entry, annotations[entry["id"]]) for entry in content["images"]]
+
+
+def require_lists(content: Any, source: str, form: str) -> None:
+    """An annotation file's content has to be an object with lists; arguments: `join_annotations`.
+
+    Raises:
+        UserError: it is not, or there is no image.
+    """
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations")
     ):
@@ -165,39 +169,68 @@ def join_annotations(
         )
     if not content["images"]:
         raise UserError(f"{source} has no image entries; expected at least one.")
-    annotations: dict[int, list[dict[str, Any]]] = {}
-    sizes: dict[str, tuple[int, int]] = {}
-    for number, entry in enumerate(content["images"]):
-        _check_image_entry(entry, number, source)
-        where = f"{source}: image id {entry['id']}"
-        if entry["id"] in annotations:
-            raise UserError(
-                f"{where} occurs twice; every image entry of a {form} file needs an id of its own."
-            )
-        annotations[entry["id"]] = []
-        name, size = entry["file_name"], (entry["height"], entry["width"])
-        if sizes.setdefault(name, size) != size:
-            raise UserError(
-                f"{where}: {shown(name)} is said to have 'height' and 'width' {list(size)}, by an "
-                f"earlier entry {list(sizes[name])}; an image has one size. Mend the wrong one."
-            )
-    for number, annotation in enumerate(content["annotations"]):
-        if not isinstance(annotation, dict):
-            raise UserError(
-                f"{source}: entry {number} of 'annotations' has to be an object, got "
-                f"{shown(annotation)}; mend or remove it."
-            )
-        image_id = annotation.get("image_id")
-        if not is_integer(image_id) or image_id not in annotations:
-            raise UserError(
-                f"{source}: an annotation (entry {number}) refers to image id {shown(image_id)}, "
-                f"which 'images' does not have; add the image entry or remove the annotation."
-            )
-        annotations[image_id].append(annotation)
-    return [(entry, annotations[entry["id"]]) for entry in content["images"]]
 
 
-def _check_image_entry(entry: Any, number: int, source: str) -> None:
+def check_image_id(entry: Mapping[str, Any], known: Container[int], source: str, form: str) -> None:
+    """The id of an image entry must not be among those that are `known`.
+
+    Raises:
+        UserError: it is.
+    """
+    if entry["id"] in known:
+        raise UserError(
+            f"{source}: image id {entry['id']} occurs twice; every image entry of a {form} file "
+            f"needs an id of its own."
+        )
+
+
+def check_image_size(
+    entry: Mapping[str, Any], sizes: dict[str, tuple[int, int]], source: str
+) -> None:
+    """Entries of one image file have to agree on its size.
+
+    Args:
+        entry: a checked image entry.
+        sizes: (height, width) of the files so far; a new one is added.
+        source: name of the annotation file.
+
+    Raises:
+        UserError: they do not.
+    """
+    name, size = entry["file_name"], (entry["height"], entry["width"])
+    if sizes.setdefault(name, size) != size:
+        raise UserError(
+            f"{source}: image id {entry['id']}: {shown(name)} is said to have 'height' and "
+            f"'width' {list(size)}, by an earlier entry {list(sizes[name])}; an image has one "
+            f"size. Mend the wrong one."
+        )
+
+
+def check_image_reference(annotation: Any, number: int, known: Container[int], source: str) -> None:
+    """Entry `number` of `annotations` has to be an object of one of the `known` image ids.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(annotation, dict):
+        raise UserError(
+            f"{source}: entry {number} of 'annotations' has to be an object, got "
+            f"{shown(annotation)}; mend or remove it."
+        )
+    image_id = annotation.get("image_id")
+    if not is_integer(image_id) or image_id not in known:
+        raise UserError(
+            f"{source}: an annotation (entry {number}) refers to image id {shown(image_id)}, "
+            f"which 'images' does not have; add the image entry or remove the annotation."
+        )
+
+
+def check_image_entry(entry: Any, number: int, source: str) -> None:
+    """Entry `number` of `images` has to have an id, the name of a file, and its size in pixels.
+
+    Raises:
+        UserError: it does not.
+    """
     if not isinstance(entry, dict) or "id" not in entry:
         raise UserError(
             f"{source}: entry {number} of 'images' has to be an object with an 'id', got "

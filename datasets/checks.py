@@ -250,7 +250,7 @@ def check_scribbles(annotation: Mapping[str, Any], frame: Frame) -> None:
     scribble = annotation.get("scribble")
     if scribble is None or scribble == []:
         return
-    numbers = _flat_scribbles(scribble)
+    numbers = flat_scribbles(scribble)
     if numbers is None:
         raise frame.error(
             "scribble",
@@ -267,7 +267,7 @@ def check_scribbles(annotation: Mapping[str, Any], frame: Frame) -> None:
                 raise frame.error("scribble", expected, f"({x}, {y}) for {which}")
 
 
-def _flat_scribbles(scribble: Any) -> list[float] | None:
+def flat_scribbles(scribble: Any) -> list[float] | None:
     """All numbers of scribbles one after the other; None if they are not such."""
     if not isinstance(scribble, list):
         return None
@@ -321,20 +321,34 @@ def check_annotation_ids(annotations: Iterable[Mapping[str, Any]], source: str) 
     """
     seen: dict[Any, int] = {}
     for annotation in annotations:
-        if "id" not in annotation:
-            continue
-        own, image_id = annotation["id"], annotation["image_id"]
-        if not is_integer(own) and not isinstance(own, str):
-            raise UserError(
-                f"{source}: an annotation of image id {image_id} has the 'id' {shown(own)}; "
-                f"expected an integer, or none at all."
-            )
-        if own in seen:
-            raise UserError(
-                f"{source}: annotation id {shown(own)} occurs twice, for image ids {seen[own]} and "
-                f"{image_id}; every annotation needs an id of its own."
-            )
-        seen[own] = image_id
+        check_annotation_id(annotation, seen, source)
+
+
+def check_annotation_id(annotation: Mapping[str, Any], seen: dict[Any, int], source: str) -> None:
+    """The id of an annotation, if it has one, has to be new, an integer or a name.
+
+    Args:
+        annotation: with an `image_id`.
+        seen: ids so far and their image ids; a new one is added.
+        source: name of the file.
+
+    Raises:
+        UserError: it is not.
+    """
+    if "id" not in annotation:
+        return
+    own, image_id = annotation["id"], annotation["image_id"]
+    if not is_integer(own) and not isinstance(own, str):
+        raise UserError(
+            f"{source}: an annotation of image id {image_id} has the 'id' {shown(own)}; "
+            f"expected an integer, or none at all."
+        )
+    if own in seen:
+        raise UserError(
+            f"{source}: annotation id {shown(own)} occurs twice, for image ids {seen[own]} and "
+            f"{image_id}; every annotation needs an id of its own."
+        )
+    seen[own] = image_id
 
 
 def check_people(
@@ -359,21 +373,41 @@ def check_people(
             f"{source}: 'people' has to be a list of everybody in the images, got {shown(people)}; "
             f"mend it or leave it out."
         )
-    known = []
-    for number, person in enumerate(people):
-        name = person.get("file_name") if isinstance(person, dict) else None
-        if not isinstance(name, str):
-            raise UserError(
-                f"{source}: entry {number} of 'people' has to be an object with the 'file_name' of "
-                f"its image, got {shown(person)}; complete it or leave 'people' out."
-            )
-        if name in sizes:
-            frame = Frame(f"{source}: entry {number} of 'people' ({shown(name)})", *sizes[name])
-            check_box(person, frame, flat_allowed=True)
-            check_area(person, frame, zero_allowed=True)
-            check_keypoints(person, frame, skeleton)
-            known.append(person)
-    return known
+    return [
+        person
+        for number, person in enumerate(people)
+        if check_listed_person(person, number, sizes, source, skeleton)
+    ]
+
+
+def check_listed_person(
+    person: Any,
+    number: int,
+    sizes: Mapping[str, tuple[int, int]],
+    source: str,
+    skeleton: Skeleton,
+) -> bool:
+    """Check entry `number` of a list of all people in the images; arguments: `check_people`.
+
+    Returns:
+        Whether it is of one of these images; others are not looked at.
+
+    Raises:
+        UserError: it is broken.
+    """
+    name = person.get("file_name") if isinstance(person, dict) else None
+    if not isinstance(name, str):
+        raise UserError(
+            f"{source}: entry {number} of 'people' has to be an object with the 'file_name' of "
+            f"its image, got {shown(person)}; complete it or leave 'people' out."
+        )
+    if name not in sizes:
+        return False
+    frame = Frame(f"{source}: entry {number} of 'people' ({shown(name)})", *sizes[name])
+    check_box(person, frame, flat_allowed=True)
+    check_area(person, frame, zero_allowed=True)
+    check_keypoints(person, frame, skeleton)
+    return True
 
 
 def check_text(entry: Mapping[str, Any], key: str, where: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from datasets.annotation_text import collection_paused
 from datasets.annotations import (
     PackedList,
     join_annotations,
@@ -74,6 +75,7 @@ class CocoKeypoints(PeopleDataset):
         "{train,val}2017/ without images/"
     )
 
+    @collection_paused()
     def __init__(
         self,
         images_folder: str | os.PathLike[str],

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from datasets.annotation_text import collection_paused
 from datasets.annotations import (
     PackedList,
-    collection_paused,
     join_annotations,
     read_annotation_file,
     require_images,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from datasets.annotation_text import collection_paused
 from datasets.annotations import (
     PackedList,
     join_annotations,
@@ -38,6 +39,7 @@ from datasets.scribble import NUM_POINTS
 from datasets.skeleton import COCO, Skeleton
 from util.errors import UserError
 
+_IDS = ("id", "image_id")  # of an annotation
 _LAYOUT = "images/, RefHuman_train.json and RefHuman_val.json"
 
 
@@ -148,6 +150,7 @@ class RefHuman(PromptedPersonDataset):
         UserError: the annotation file is not in RefHuman's form, or lacks what a prompt needs.
     """
 
+    @collection_paused()
     def __init__(
         self,
         images_folder: str | os.PathLike[str],
@@ -166,7 +169,8 @@ class RefHuman(PromptedPersonDataset):
         kinds = tuple(PROMPT_KINDS if prompts is None else prompts)
         pairs = pair_entries(content, str(annotation_file), kinds, skeleton)
         require_images(self.images_folder, {image["file_name"] for image, _ in pairs}, _LAYOUT)
-        self._pairs = PackedList(pairs)
+        people, references = _refer_to_people(pairs)
+        self._people, self._pairs = PackedList(people), PackedList(references)
         self._groups = _group_by_image_and_person(pairs)
         self._common = {
             key: content[key] for key in ("categories", "people") if content.get(key) is not None
@@ -181,9 +185,14 @@ class RefHuman(PromptedPersonDataset):
 
     def load_pair(self, index: int) -> tuple[PendingImage, dict[str, Any], dict[str, Any]]:
         """Pair `index`; see `PromptedPersonDataset.load_pair`."""
-        image_entry, annotation = self._pairs[index]
+        image_entry, annotation = self._entries(index)
         image = image_of_entry(self.images_folder, image_entry)
         return image, image_entry, annotation
+
+    def _entries(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Image entry and annotation of pair `index`."""
+        image_entry, number, ids = self._pairs[index]
+        return image_entry, self._people[number] | ids
 
     def image_groups(self) -> list[list[Sequence[int]]]:
         """See `PeopleDataset.image_groups`; the people are told apart by their annotations."""
@@ -191,7 +200,7 @@ class RefHuman(PromptedPersonDataset):
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotation file's content in the form of `PeopleDataset.ground_truth`."""
-        pairs = [self._pairs[i] for i in range(len(self))]
+        pairs = [self._entries(i) for i in range(len(self))]
         return {
             "images": [image_entry for image_entry, _ in pairs],
             "annotations": [annotation for _, annotation in pairs],
@@ -218,31 +227,58 @@ def pair_entries(
             key and the remedy.
     """
     pairs = []
+    checked: dict[str, Any] = {}
+    checked_size: tuple[int, int] | None = None
     for image_entry, of_image in join_annotations(content, source, "RefHuman"):
         where = f"{source}: image id {image_entry['id']}"
-        if len(of_image) != 1:
-            raise UserError(
-                f"{where} has {len(of_image)} annotations; RefHuman has exactly one person per "
-                f"image entry. Is this a plain COCO file (dataset=coco)?"
-            )
+        check_single(of_image, where)
         annotation = of_image[0]
         frame = Frame.of_annotation(source, image_entry, annotation)
-        check_person(annotation, frame, crowd_allowed=False)
-        check_box(annotation, frame)
-        check_area(annotation, frame)
-        check_keypoints(annotation, frame, skeleton)
-        check_segmentation(annotation, frame)
-        check_scribbles(annotation, frame)
+        size = (frame.height, frame.width)
+        # Of a person with several captions, the first one's annotation is checked.
+        if size != checked_size or not _share_all(annotation, checked):
+            check_person(annotation, frame, crowd_allowed=False)
+            check_box(annotation, frame)
+            check_area(annotation, frame)
+            check_keypoints(annotation, frame, skeleton)
+            check_segmentation(annotation, frame)
+            check_scribbles(annotation, frame)
+            checked, checked_size = annotation, size
         check_text(image_entry, "caption", where)
-        _check_prompts(image_entry, annotation, where, prompts)
+        check_prompts(image_entry, annotation, where, prompts)
         pairs.append((image_entry, annotation))
     check_annotation_ids((annotation for _, annotation in pairs), source)
     return pairs
 
 
-def _check_prompts(
+def _share_all(annotation: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two annotations hold the same objects, apart from their ids."""
+    return annotation.keys() == other.keys() and all(
+        value is other[key] for key, value in annotation.items() if key not in _IDS
+    )
+
+
+def check_single(of_image: Sequence[dict[str, Any]], where: str) -> None:
+    """An image entry, called `where` in errors, has to have one annotation.
+
+    Raises:
+        UserError: it has none or several.
+    """
+    if len(of_image) != 1:
+        raise UserError(
+            f"{where} has {len(of_image)} annotations; RefHuman has exactly one person per "
+            f"image entry. Is this a plain COCO file (dataset=coco)?"
+        )
+
+
+def check_prompts(
     image_entry: dict[str, Any], annotation: dict[str, Any], where: str, prompts: Sequence[str]
 ) -> None:
+    """A pair, called `where` in errors, has to have what the kinds of prompt are made of.
+
+    Raises:
+        UserError: something is missing.
+    """
     for name in prompts:
         lacking = get_kind(name).lacking(image_entry, annotation)
         if lacking is not None:
@@ -250,6 +286,24 @@ def _check_prompts(
                 f"{where} has no '{lacking}', which {name} prompts need; add one or leave out the "
                 f"{name} prompts."
             )
+
+
+def _refer_to_people(
+    pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], int, dict[str, Any]]]]:
+    """Annotations that are not the one before with other ids; and how the pairs refer to them.
+
+    Returns:
+        The annotations; of each pair the image entry, the number of its annotation, and its ids.
+    """
+    people: list[dict[str, Any]] = []
+    references = []
+    for image_entry, annotation in pairs:
+        if not people or not _share_all(annotation, people[-1]):
+            people.append(annotation)
+        ids = {key: annotation[key] for key in _IDS if key in annotation}
+        references.append((image_entry, len(people) - 1, ids))
+    return people, references
 
 
 def _group_by_image_and_person(

@@ -22,7 +22,8 @@ from test_coco import MINI, MINI_IMAGES, configuration, needs_mini
 
 import main
 from datasets import build_dataset
-from datasets.annotations import collection_paused, read_annotation_file
+from datasets.annotation_text import collection_paused
+from datasets.annotations import read_annotation_file
 from datasets.coco_prompted import CocoPrompted
 from datasets.evaluation import PeopleEvaluator, PromptedPeopleEvaluator, ReferringEvaluator
 from datasets.evaluation import evaluator as evaluator_module

@@ -47,6 +47,7 @@ WHATS = (
     "inference",
     "operator",
     "synthetic",
+    "loading",
 )
 
 

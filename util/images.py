@@ -28,6 +28,10 @@ _DECODING_ERRORS = (
 )
 
 
+class ImageSizeError(UserError):
+    """An image of another size than the one that was asked for."""
+
+
 def load_image(
     source: str | os.PathLike[str] | BinaryIO | Image.Image,
     size: tuple[int, int] | None = None,
@@ -52,7 +56,8 @@ def load_image(
 
     Raises:
         MissingFileError: the file does not exist.
-        UserError: not an image, truncated, of unknown pixel format, or not of the wanted size.
+        ImageSizeError: not of the wanted size, as it is stored or turned by EXIF.
+        UserError: not an image, truncated, or of unknown pixel format.
     """
     is_path = isinstance(source, (str, os.PathLike))
     name = str(source) if is_path else "that was given"
@@ -99,7 +104,7 @@ def _to_array(
     elif (image.height, image.width) != tuple(size):
         turned = ImageOps.exif_transpose(image)
         if (turned.height, turned.width) != tuple(size):
-            raise UserError(
+            raise ImageSizeError(
                 f"Image {name} is {image.width}x{image.height} pixels (width x height), "
                 f"its entry says {size[1]}x{size[0]}; use the image file or the annotation "
                 f"file that belongs to the other."
