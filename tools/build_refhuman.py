@@ -205,7 +205,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--box_masks", action="store_true", help="the box as mask for who has none")
     add("--skeleton", default="coco", help=f"of datasets/skeleton.py: {', '.join(SKELETONS)} ...")
     add("--seed", type=int, default=0, help="of the scribbles")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes; default: all cores")
+    # About 0.4 GB each, most of it libraries.
+    workers = min(os.cpu_count() or 1, 8)
+    add("--workers", type=int, default=workers, help="processes; default: all cores, at most 8")
     return parser
 
 
