@@ -185,7 +185,7 @@ def _count_image(
         if statistics.form != COCO_KEYPOINTS:
             statistics.prompts_per_person[len(captions)] += 1
         for caption in captions:
-            words = _WORD.findall(caption.casefold())
+            words = _WORD.findall(caption.lower())
             statistics.words_per_caption[len(words)] += 1
             statistics.words.update(words)
 
