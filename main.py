@@ -11,8 +11,8 @@ Several processes: `torchrun --nproc_per_node=4 main.py ...`, `python -m torch.d
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
-import multiprocessing
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -424,9 +424,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if distributed.is_main_process():
             print(stopped, file=sys.stderr)
         status = 128 + stopped.number
-    # Workers of loaders that an error has left wait for their dismissal.
-    for worker in multiprocessing.active_children():
-        worker.kill()
+    gc.collect()  # loaders that an error has left dismiss their workers when they go
     # After an error of this process alone, the others may be waiting for it: just leave.
     if status == 0:
         distributed.shutdown()

@@ -23,7 +23,7 @@ from util.errors import UserError
 SPLITS = ("train", "val")
 
 # How long a loader's worker that was asked to end waits to be dismissed.
-_GRACE_SECONDS = 60
+_GRACE_SECONDS = 20
 
 # Name -> module, imported only when it is asked for, with
 # `build(cfg, split, transform, skeleton) -> PeopleDataset`.
