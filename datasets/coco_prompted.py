@@ -31,7 +31,7 @@ from datasets.checks import (
 )
 from datasets.coco import CocoKeypoints, coco_places, is_target
 from datasets.evaluation import PromptedPeopleEvaluator
-from datasets.prompts import PromptSampler, get_kind
+from datasets.prompts import asked_kinds, get_kind
 from datasets.sample import Sample
 from datasets.scribble import draw_scribble
 from datasets.skeleton import COCO, Skeleton
@@ -48,20 +48,13 @@ _IMAGE_KEYS = ("id", "file_name", "height", "width")
 
 
 def build(cfg: Any, split: str, transform: Transform, skeleton: Skeleton) -> CocoPrompted:
-    """The data set of the configuration; see `datasets.build_dataset`.
-
-    Training asks for the kinds of prompt that are drawn, evaluation for those it is to run with.
-    """
+    """The data set of the configuration; see `datasets.build_dataset`."""
     training = split == "train"
-    if training:
-        prompts = PromptSampler(cfg.prompt_probabilities, cfg.seed).names
-    else:
-        prompts = cfg.eval_prompts
     return CocoPrompted(
         *coco_places(Path(cfg.coco_path), split),
         transform,
         training=training,
-        prompts=prompts,
+        prompts=asked_kinds(cfg, training=training),
         seed=cfg.seed,
         skeleton=skeleton,
     )

@@ -385,6 +385,20 @@ class PromptSampler:
         return get_kind(kind).from_targets(targets, generators)
 
 
+def asked_kinds(cfg: Any, *, training: bool) -> list[str]:
+    """Names of the kinds that every sample has to support.
+
+    Training asks for those that are drawn, evaluation for those it is to run with.
+
+    Args:
+        cfg: configuration.
+        training: of the samples.
+    """
+    if training:
+        return PromptSampler(cfg.prompt_probabilities, cfg.seed).names
+    return cfg.eval_prompts
+
+
 # --- helpers of kinds ----------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ from datasets.checks import (
 )
 from datasets.evaluation import ReferringEvaluator
 from datasets.geometry import PendingImage
-from datasets.prompts import PROMPT_KINDS, PromptSampler, get_kind
+from datasets.prompts import PROMPT_KINDS, asked_kinds, get_kind
 from datasets.sample import Sample
 from datasets.scribble import NUM_POINTS
 from datasets.skeleton import COCO, Skeleton
@@ -44,22 +44,15 @@ _LAYOUT = "images/, RefHuman_train.json and RefHuman_val.json"
 
 
 def build(cfg: Any, split: str, transform: Transform, skeleton: Skeleton) -> RefHuman:
-    """The data set of the configuration; see `datasets.build_dataset`.
-
-    Training asks for the kinds of prompt that are drawn, evaluation for those it is to run with.
-    """
+    """The data set of the configuration; see `datasets.build_dataset`."""
     training = split == "train"
-    if training:
-        prompts = PromptSampler(cfg.prompt_probabilities, cfg.seed).names
-    else:
-        prompts = cfg.eval_prompts
     folder = Path(cfg.coco_path)
     return RefHuman(
         folder / "images",
         folder / f"RefHuman_{split}.json",
         transform,
         training=training,
-        prompts=prompts,
+        prompts=asked_kinds(cfg, training=training),
         seed=cfg.seed,
         skeleton=skeleton,
     )

@@ -108,7 +108,7 @@ def adversarial_results(truth: dict, generator: np.random.Generator) -> list[dic
 
 
 def pycocotools_arrays(
-    truth: dict, records: list[dict], kind: str
+    truth: dict, records: list[dict], kind: str, evaluation_type: type[COCOeval] = COCOeval
 ) -> tuple[np.ndarray, np.ndarray]:
     """Precision [T, 101, A] and recall [T, A] of everybody, the medium and the large."""
     coco_type, key = KINDS[kind]
@@ -118,7 +118,7 @@ def pycocotools_arrays(
     with contextlib.redirect_stdout(io.StringIO()):
         index.createIndex()
         detections = index.loadRes([{name: record[name] for name in kept} for record in records])
-        evaluation = COCOeval(index, detections, coco_type)
+        evaluation = evaluation_type(index, detections, coco_type)
         evaluation.evaluate()
         evaluation.accumulate()
     areas = [evaluation.params.areaRngLbl.index(name) for name in ("all", "medium", "large")]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import gc
-import io
 import json
 import math
 from pathlib import Path
@@ -15,9 +13,14 @@ import pytest
 import torch
 from launch import ROOT
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO as CocoIndex
 from pycocotools.cocoeval import COCOeval
-from test_average_precision import KINDS, adversarial_results, adversarial_truth, arrays_of
+from test_average_precision import (
+    KINDS,
+    adversarial_results,
+    adversarial_truth,
+    arrays_of,
+    pycocotools_arrays,
+)
 from test_coco import MINI, MINI_IMAGES, configuration, needs_mini
 
 import main
@@ -359,20 +362,8 @@ def pycocotools_figures(
     truth: dict, records: list[dict], kind: str, ignored: frozenset
 ) -> tuple[np.ndarray, np.ndarray]:
     """Precision [T, 101, A] and recall [T, A] of everybody, the medium and the large."""
-    coco_type, key = KINDS[kind]
-    index = CocoIndex()
-    index.dataset = copy.deepcopy(truth)
-    kept = ("image_id", "category_id", "score", key)
-    with contextlib.redirect_stdout(io.StringIO()):
-        index.createIndex()
-        detections = index.loadRes([{name: record[name] for name in kept} for record in records])
-        evaluation = IgnoringEvaluation(index, detections, coco_type)
-        evaluation.ignored_ids = ignored
-        evaluation.evaluate()
-        evaluation.accumulate()
-    areas = [evaluation.params.areaRngLbl.index(name) for name in ("all", "medium", "large")]
-    precision = evaluation.eval["precision"][:, :, 0, areas, -1]
-    return precision, evaluation.eval["recall"][:, 0, areas, -1]
+    ignoring = type("Ignoring", (IgnoringEvaluation,), {"ignored_ids": ignored})
+    return pycocotools_arrays(truth, records, kind, ignoring)
 
 
 def random_prompts(seed: int) -> tuple[dict, dict[int, dict]]:

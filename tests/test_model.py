@@ -28,7 +28,7 @@ from models.layers.encoder import EncoderMemory, LevelLayout
 from models.layers.position_encoding import encode_map, encode_points, encode_words
 from models.uniphd.mask_head import DynamicMaskHead
 from models.uniphd.matcher import People
-from models.uniphd.prompt_encoder import PointPrompt, TextPrompt
+from models.uniphd.prompt_encoder import PointPrompt, ScribblePrompt, TextPrompt
 from models.uniphd.query_init import make_proposals
 from util.nested_tensor import NestedTensor
 
@@ -699,3 +699,43 @@ def test_images_of_the_batch_keep_their_sizes():
         NestedTensor.from_list([])
     with pytest.raises(ValueError, match=r"Image 1 .* expected \[C, h, w\]"):
         NestedTensor.from_list([torch.zeros(3, 4, 4), torch.zeros(4, 4)])
+
+
+@pytest.mark.parametrize("kind", ["text", "scribble"])
+def test_losses_and_gradients_of_two_parts_add_up_to_those_of_the_whole(tmp_path, kind):
+    """As processes and rounds divide a step: sums over the people of all parts, the published
+    visibility loss, which divides twice, included."""
+    sizes = ((64, 96), (64, 96))
+    model, criterion, _ = small_model(tmp_path, prompt_dropout=0.0, backbone_drop_path=0.0)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):  # RoBERTa's own
+            module.p = 0.0
+    batch, targets, prompt = random_batch(sizes), random_targets(sizes), all_prompts(sizes)[kind]
+    if kind == "text":
+        prompt = TextPrompt([prompt.captions[0]] * 2)  # padding would be another one
+
+    def losses_and_gradients(parts):
+        model.zero_grad()
+        sums = {}
+        for part in parts:
+            own = [targets[i] for i in part]
+            samples = NestedTensor(batch.tensors[part], batch.mask[part])
+            if kind == "text":
+                prompts = TextPrompt([prompt.captions[i] for i in part])
+            else:
+                prompts = ScribblePrompt(prompt.points[part])
+            losses = criterion(model(samples, prompts, own), own, torch.tensor(2.0))
+            criterion.total(losses).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.item()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        return sums, gradients
+
+    whole, gradients = losses_and_gradients([[0, 1]])
+    parts, added = losses_and_gradients([[0], [1]])
+    assert parts == pytest.approx(whole, rel=1e-5)
+    assert gradients.keys() == added.keys()
+    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+    difference = torch.nn.utils.get_total_norm([gradients[n] - added[n] for n in gradients])
+    assert difference < 1e-5 * norm
