@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import sys
+import tracemalloc
 
 import build_refhuman
 import cv2
@@ -539,6 +541,25 @@ def test_broken_json(tmp_path, text, words):
         list(read_lists(file, ("a",)))
     with pytest.raises(MissingFileError):
         list(read_lists(tmp_path / "b.json", ("a",)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02]r" + (2**28).to_bytes(4, "little") + b".",  # a number of the memo
+        b"\x80\x05\x96" + (2**28).to_bytes(8, "little") + b".",  # the length of a bytearray
+        b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b".",  # of bytes
+    ],
+)
+def test_a_pickle_gets_no_more_memory_than_it_fills(tmp_path, content):
+    file = tmp_path / "refs(unc).p"
+    file.write_bytes(content)
+    tracemalloc.start()
+    with contextlib.suppress(UserError):
+        assert list(read_refs(file)) == []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
 
 
 def test_memory_does_not_grow_with_an_entry_that_never_ends(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import pickle
+import struct
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ REFS_FILES = ("refs(unc).p", "refs(umd).p", "refs(google).p")
 # What pickle raises for files that are broken.
 _BROKEN_PICKLE = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError),
-    *(LookupError, OverflowError, MemoryError),
+    *(LookupError, OverflowError, MemoryError, AssertionError, struct.error),
 )
 
 
@@ -61,8 +62,19 @@ def cleaned_caption(text: str) -> str:
 # --- RefCOCO, RefCOCO+, RefCOCOg -----------------------------------------------------------------
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Lists, dicts, texts and numbers only: nothing that a pickle could call."""
+class _PlainUnpickler(pickle._Unpickler):
+    """Lists, dicts, texts and numbers only: nothing that a pickle could call.
+
+    Python's own implementation, not the one in C: that takes memory as a file tells it to, for
+    memo numbers and lengths that its content does not bear out.
+    """
+
+    # Protocol 5's bytes that can be changed: memory as the file tells, and Python 2 knows no such.
+    dispatch = {
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if code != pickle.BYTEARRAY8[0]
+    }
 
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file, encoding="latin1")  # Python 2's strings
