@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ def examples(tmp_path) -> Path:
 def test_a_round_is_an_epoch(examples, variant, samples):
     epoch = data.prepare(options(examples, variant))
     assert [epoch(), epoch()] == [samples, samples]
+
+
+@pytest.mark.parametrize("variant", data.OLDER)
+def test_older_commits_need_not_have_what_came_later(examples, monkeypatch, variant):
+    monkeypatch.setitem(sys.modules, "util.errors", None)  # later than 647b47f
+    assert data.prepare(options(examples, variant))() > 0
 
 
 def test_missing_images_are_told_in_a_sentence(tmp_path):

@@ -63,10 +63,11 @@ class Epoch:
 
         from datasets import build_dataset, build_loader
         from util.config import Config
-        from util.errors import UserError
 
         folder = Path(options["folder"])
         if not all((folder / name).is_dir() for name in _NEEDED):
+            from util.errors import UserError  # older commits do not have it
+
             raise UserError(
                 f"There are no real images to measure with in {folder}: give the folder that holds "
                 f"{' and '.join(_NEEDED)} as option 'folder'."
