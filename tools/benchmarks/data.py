@@ -76,7 +76,7 @@ class Epoch:
             cv2.setNumThreads(options["threads"])
         # Removed with this object; the images are read through it.
         self._layout = tempfile.TemporaryDirectory()
-        _lay_out(folder, Path(self._layout.name))
+        _lay_out(folder, Path(self._layout.name), options["dataset"])
         cfg = Config.fromfile(options["config_file"])
         cfg.merge_from_dict(
             {
@@ -107,21 +107,27 @@ def prepare(options: dict[str, Any]) -> Callable[[], int]:
     return Epoch(options)
 
 
-def _lay_out(source: Path, target: Path) -> None:
-    """Make the folders that the data sets expect below `target`: refhuman, coco and crowdpose."""
+def _lay_out(source: Path, target: Path, dataset: str) -> None:
+    """Make the folder that `dataset` expects below `target`: refhuman, coco or crowdpose."""
     images = (source / "refhuman_mini" / "images").resolve()
     annotations = (source / "coco_mini" / "annotations").resolve()
-    (target / "refhuman").symlink_to((source / "refhuman_mini").resolve())
-    (target / "coco" / "images").mkdir(parents=True)
-    (target / "coco" / "annotations").symlink_to(annotations)
-    (target / "crowdpose" / "json").mkdir(parents=True)
-    (target / "crowdpose" / "images").symlink_to(images)
+    folder = target / dataset
+    if dataset == "refhuman":
+        folder.symlink_to((source / "refhuman_mini").resolve())
+        return
+    folder.mkdir()
+    if dataset == "coco":
+        (folder / "annotations").symlink_to(annotations)
+        (folder / "images").mkdir()
+        for split in ("train", "val"):
+            (folder / "images" / f"{split}2017").symlink_to(images)
+        return
+    (folder / "images").symlink_to(images)
+    (folder / "json").mkdir()
     for split, name in (("train", "trainval"), ("val", "test")):
-        (target / "coco" / "images" / f"{split}2017").symlink_to(images)
         content = json.loads((annotations / f"person_keypoints_{split}2017.json").read_text())
-        (target / "crowdpose" / "json" / f"crowdpose_{name}.json").write_text(
-            json.dumps(_as_crowdpose(content))
-        )
+        file = folder / "json" / f"crowdpose_{name}.json"
+        file.write_text(json.dumps(_as_crowdpose(content)))
 
 
 def _as_crowdpose(content: dict[str, Any]) -> dict[str, Any]:
