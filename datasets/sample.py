@@ -92,7 +92,7 @@ def collate(
             images.append(sample.image)
         image_of_sample.append(len(images) - 1)
     sizes = [tuple(image.shape[1:]) for image in images]
-    batch = NestedTensor.zeros(sizes, 3, divisor, _allocate, sides)
+    batch = NestedTensor.with_room(sizes, 3, divisor, _allocate, sides)
     for image, padded, (height, width) in zip(images, batch.tensors, sizes, strict=True):
         place = padded[:, :height, :width]
         if image.dtype == torch.uint8:
@@ -117,10 +117,9 @@ def write_normalized(image: Tensor, place: Tensor) -> None:
 
 
 def _allocate(shape: tuple[int, ...]) -> Tensor:
-    """A float32 tensor of zeros; a worker's is one that the main process can map."""
+    """A float32 tensor with any content; a worker's is one that the main process can map."""
     if get_worker_info() is None:
-        # Unlike PyTorch, NumPy takes memory that is zero already, so that padding costs nothing.
-        return torch.from_numpy(np.zeros(shape, dtype=np.float32))
+        return torch.empty(shape)
     # As PyTorch's own `default_collate` does: without it the finished batch is copied once more.
     storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))
     return torch.empty(0).set_(storage, 0, shape)

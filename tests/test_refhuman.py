@@ -24,6 +24,7 @@ from datasets.transforms import EvaluationTransform, TrainingTransform
 from util.config import Config
 from util.errors import UserError
 from util.images import load_image
+from util.nested_tensor import NestedTensor
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared"
@@ -164,6 +165,16 @@ def test_collate_pads_at_the_bottom_and_right(refhuman_folder):
         height, width = sample.target["size"].tolist()
         assert torch.equal(batch.tensors[i, :, :height, :width], sample.image)
         assert batch.tensors[i, :, height:].eq(0).all() and batch.mask[i, :, width:].all()
+
+
+def test_the_padding_is_zero_in_memory_that_is_not():
+    def allocate(shape):
+        return torch.full(shape, torch.nan)
+
+    batch = NestedTensor.with_room([(5, 7), (8, 3)], 3, 4, allocate)
+    assert batch.tensors.shape == (2, 3, 8, 8)
+    assert torch.equal(batch.tensors.isnan(), ~batch.mask[:, None].expand(-1, 3, -1, -1))
+    assert batch.tensors.nan_to_num().eq(0).all()
 
 
 @pytest.mark.parametrize("with_ids", [True, False])

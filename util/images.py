@@ -61,8 +61,6 @@ def load_image(
     """
     is_path = isinstance(source, (str, os.PathLike))
     name = str(source) if is_path else "that was given"
-    if is_path and not os.path.isfile(source):
-        raise MissingFileError(f"Image {name} does not exist; check the path.")
     try:
         if isinstance(source, Image.Image):
             return _to_array(source, name, size, least)
@@ -87,6 +85,8 @@ def load_image(
             f"Image {name} has more than {MAX_PIXELS} pixels, which are not read; reduce it."
         ) from error
     except _DECODING_ERRORS as error:
+        if is_path and not os.path.isfile(source):  # asked only now: it takes time
+            raise MissingFileError(f"Image {name} does not exist; check the path.") from error
         raise UserError(f"Image {name} cannot be read ({error}); fetch it again.") from error
 
 
@@ -151,8 +151,7 @@ def _decode_plain_jpeg(path: str | os.PathLike[str], size: tuple[int, int]) -> n
     allowed = (kinds == 0) | ((kinds >= 0xD0) & (kinds <= 0xD7))  # no marker, or a restart
     if not allowed[:-1].all() or kinds[-1:].tolist() != [0xD9]:  # the end
         return None
-    pixels = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+    return cv2.imdecode(content, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def _sixteen_bit_grey_to_rgb(grey: np.ndarray, name: str) -> np.ndarray:

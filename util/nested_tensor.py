@@ -48,13 +48,13 @@ class NestedTensor:
                     f"[C, h, w] with the same C for the whole batch."
                 )
         sizes = [(image.shape[1], image.shape[2]) for image in images]
-        batch = cls.zeros(sizes, channels, divisor, images[0].new_zeros, sides)
+        batch = cls.with_room(sizes, channels, divisor, images[0].new_empty, sides)
         for i, image in enumerate(images):
             batch.tensors[i, :, : image.shape[1], : image.shape[2]] = image
         return batch
 
     @classmethod
-    def zeros(
+    def with_room(
         cls,
         sizes: Sequence[tuple[int, int]],
         channels: int,
@@ -62,20 +62,22 @@ class NestedTensor:
         allocate: Callable[[tuple[int, ...]], Tensor],
         sides: Sequence[int] = (),
     ) -> NestedTensor:
-        """A batch with room for images that are still to be written.
+        """A batch whose padding is there, with room for images that are still to be written.
 
         Args:
             sizes: (h, w) of every image, at least one.
             channels: of the images.
             divisor: as in `from_list`.
-            allocate: makes a tensor of zeros of a given shape.
+            allocate: makes a tensor of a given shape, with any content.
             sides: as in `from_list`.
         """
         height = _padded(max(height for height, _ in sizes), divisor, sides)
         width = _padded(max(width for _, width in sizes), divisor, sides)
         tensors = allocate((len(sizes), channels, height, width))
         mask = torch.ones(len(sizes), height, width, dtype=torch.bool, device=tensors.device)
-        for own_mask, (own_height, own_width) in zip(mask, sizes, strict=True):
+        for image, own_mask, (own_height, own_width) in zip(tensors, mask, sizes, strict=True):
+            image[:, own_height:] = 0
+            image[:, :own_height, own_width:] = 0
             own_mask[:own_height, :own_width] = False
         return cls(tensors, mask)
 
