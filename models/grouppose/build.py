@@ -14,12 +14,15 @@ from models.parts import (
     layer_settings,
     matcher_of,
 )
-from models.uniphd.criterion import SHARED_LOSSES, Criterion
+from models.uniphd.criterion import Criterion
 from models.uniphd.postprocess import PostProcess
 from models.uniphd.query_init import QueryInitializer
 from util.config import Config
 
 COSTS = ("ce", "keypoints", "oks")
+
+# What every layer and the encoder's proposals predict.
+PREDICTIONS = ("pred_logits", "pred_keypoints")
 
 
 def build(cfg: Config) -> tuple[GroupPose, Criterion, PostProcess]:
@@ -42,12 +45,13 @@ def build(cfg: Config) -> tuple[GroupPose, Criterion, PostProcess]:
             num_groups=cfg.num_groups,
         ),
         decoder=decoder_of(
-            cfg, (GroupPoseDecoderLayer(**settings) for _ in range(cfg.decoder_layers))
+            cfg,
+            (GroupPoseDecoderLayer(**settings, pose_head=True) for _ in range(cfg.decoder_layers)),
         ),
         matcher=matcher_of(cfg, skeleton, COSTS),
         num_decoder_layers=cfg.decoder_layers,
         embed_dim=cfg.hidden_dim,
     )
-    criterion = criterion_of(cfg, skeleton, SHARED_LOSSES)
+    criterion = criterion_of(cfg, skeleton, [PREDICTIONS] * cfg.decoder_layers, PREDICTIONS)
     results = cfg.num_results or cfg.num_groups
     return model, criterion, PostProcess(results, labels_by_class=True)
