@@ -45,8 +45,7 @@ def build(cfg: Config) -> tuple[GroupPose, Criterion, PostProcess]:
             num_groups=cfg.num_groups,
         ),
         decoder=decoder_of(
-            cfg,
-            (GroupPoseDecoderLayer(**settings, pose_head=True) for _ in range(cfg.decoder_layers)),
+            cfg, (GroupPoseDecoderLayer(**settings) for _ in range(cfg.decoder_layers))
         ),
         matcher=matcher_of(cfg, skeleton, COSTS),
         num_decoder_layers=cfg.decoder_layers,

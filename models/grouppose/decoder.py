@@ -33,7 +33,7 @@ class GroupPoseDecoderLayer(GroupDecoderLayer):
         num_points: int,
         feedforward_dim: int,
         dropout: float,
-        pose_head: bool,
+        pose_head: bool = True,
     ) -> None:
         super().__init__(embed_dim, pose_head)
         self.within_attention = MultiHeadAttention(embed_dim, num_heads)

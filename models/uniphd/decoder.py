@@ -75,7 +75,7 @@ class PoseCentricDecoderLayer(GroupDecoderLayer):
         num_keypoints: int,
         dropout: float,
         within_type: Literal["graph", "self", "none"],
-        pose_head: bool,
+        pose_head: bool = True,
     ) -> None:
         super().__init__(embed_dim, pose_head)
         if within_type not in WITHIN_TYPES:

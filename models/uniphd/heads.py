@@ -25,7 +25,7 @@ class PredictionHeads(nn.Module):
         pose_head: whether the layers have keypoints, and these a visibility each.
     """
 
-    def __init__(self, num_layers: int, embed_dim: int, pose_head: bool) -> None:
+    def __init__(self, num_layers: int, embed_dim: int, pose_head: bool = True) -> None:
         super().__init__()
         self.class_heads = nn.ModuleList(Linear(embed_dim, 2) for _ in range(num_layers))
         self.box_heads = nn.ModuleList(MLP(embed_dim, embed_dim, 4, 3) for _ in range(num_layers))
