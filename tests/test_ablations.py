@@ -6,9 +6,12 @@ import json
 import runpy
 import shutil
 
+import export_checkpoint
+import numpy as np
 import pytest
 import torch
-from conftest import write_refhuman
+from benchmarks.plain import PlainUniPHD
+from conftest import person_annotation, write_refhuman
 from small_models import (
     REPOSITORY,
     SIZES,
@@ -22,9 +25,14 @@ from small_models import (
 )
 
 import main
+import predict as predict_program
+from datasets.evaluation import PeopleEvaluator, PromptedPeopleEvaluator, ReferringEvaluator
 from models import build_model
+from models.uniphd.predictor import Predictor
 from models.uniphd.query_init import LearnedQueries
+from util import checkpoint
 from util.config import Config
+from util.errors import UserError
 
 CONFIG = REPOSITORY / "config"
 ABLATIONS = sorted((CONFIG / "ablation").glob("*.py"))
@@ -427,6 +435,79 @@ def _flat(values, prefix=""):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+# --- with the rest of the project ----------------------------------------------------------------
+
+
+def test_predictions_without_a_pose_head(tmp_path):
+    model, _, postprocessor = small_model(tmp_path, pose_head=False)
+    predictor = Predictor(model, postprocessor, max_side=96, divisor=16)
+    predictor.set_image(np.zeros((48, 64, 3), dtype=np.uint8))
+    prediction = predictor.predict(point=(20, 20))
+    assert prediction.keypoints is None and prediction.mask.shape == (48, 64)
+    record = predict_program.to_json(prediction, "a.jpg", {"point": [20, 20]})
+    assert set(record) == {"image", "prompt", "score", "box", "mask"}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_checkpoint_is_exported_and_read(tmp_path, name):
+    cfg = small_config(write_roberta(tmp_path / "r"), **VARIANTS[name])
+    torch.manual_seed(0)
+    model, *_ = build_model(cfg)
+    path, small = tmp_path / "checkpoint.pth", tmp_path / "small.safetensors"
+    checkpoint.save(path, {"model": model.state_dict(), "config": cfg.to_dict()})
+    export_checkpoint.export(path, small, half=False, published=False)
+    read = Predictor.from_checkpoint(small, device="cpu").model
+    assert read.state_dict().keys() == model.state_dict().keys()
+    for key, value in model.state_dict().items():
+        assert read.state_dict()[key].equal(value), key
+    own_names = {"no_query_initialisation", "neither", "grouppose", "grouppose_no_pose_head"}
+    if name in own_names or name.startswith("edpose"):
+        with pytest.raises(UserError, match="names that the published model has no counterpart of"):
+            export_checkpoint.export(path, tmp_path / "p.pth", half=False, published=True)
+
+
+@pytest.mark.parametrize("name", ["no_pose_head", "no_query_initialisation", "edpose"])
+def test_the_plain_form_of_the_benchmark_is_the_published_models(tmp_path, name):
+    model = small_model(tmp_path, **VARIANTS[name])[0]
+    with pytest.raises(UserError, match="plain form .* proposals and keypoints"):
+        PlainUniPHD(model, None)
+
+
+PERSON = person_annotation((10, 5, 40, 50), 1, 0)
+GROUND_TRUTH = {
+    "images": [{"id": 1, "file_name": "a.jpg", "height": 64, "width": 96}],
+    "annotations": [PERSON],
+}
+
+
+@pytest.mark.parametrize(
+    "evaluator",
+    [
+        ReferringEvaluator(GROUND_TRUTH, keep_predictions=True),
+        PeopleEvaluator(GROUND_TRUTH, keep_predictions=True),
+        PeopleEvaluator(GROUND_TRUTH, subsets={"easy": [1]}, keep_predictions=True),
+        PromptedPeopleEvaluator(GROUND_TRUTH, [1], keep_predictions=True),
+    ],
+    ids=["referring", "people", "subsets", "prompted"],
+)
+def test_evaluation_without_keypoints(evaluator):
+    """Figures of boxes and masks alone; the right box is found."""
+    mask = torch.zeros(1, 64, 96, dtype=torch.bool)
+    mask[0, 5:55, 10:50] = True
+    result = {
+        "scores": torch.tensor([0.9]),
+        "boxes": torch.tensor([[10.0, 5.0, 50.0, 55.0]]),
+        "masks": mask,
+    }
+    evaluator.update([1], [result])
+    evaluator.synchronize()
+    summary = evaluator.summarize()
+    assert summary["box_ap50"] == pytest.approx(1) and summary["mask_ap50"] == pytest.approx(1)
+    assert not any(name.startswith(("keypoint", "pckh", "found", "identity")) for name in summary)
+    (record,) = evaluator.predictions()
+    assert record["bbox"] == [10.0, 5.0, 40.0, 50.0] and "keypoints" not in record
 
 
 # --- at full size --------------------------------------------------------------------------------
