@@ -20,8 +20,9 @@ usage() {
 
   --data FOLDER         RefHuman (default: data/RefHuman); of a table on COCO alone: COCO
   --coco FOLDER         COCO 2017, where the table needs it (default: data/coco)
-  --checkpoint FILE...  evaluate these instead of training: in the order of the table's trainings,
-                        or as NAME=FILE; what is not given is not trained then
+  --checkpoint FILE...  evaluate these instead of training: NAME=FILE, or files in this order:
+                        $(sed -n 's/^run \([^ ]*\).*/\1/p' "$script" | paste -sd' ')
+                        What is not given is not trained then.
   --output FOLDER       takes table.md, table.json and table.png (default: outputs/tables/$label)
   --runs FOLDER         of all tables' trainings (default: outputs/tables/runs): what one has
                         trained the others don't train again
@@ -137,8 +138,9 @@ run() {
         echo "== $name: training ($folder) =="
         local options=()
         if [ -z "$smoke" ]; then
-            options=(--options "${step[@]}" --swin_pretrain_path
-                "${SWIN_WEIGHTS:-weights/swin_tiny_patch4_window7_224.pth}")
+            local swin="${SWIN_WEIGHTS:-weights/swin_tiny_patch4_window7_224.pth}"
+            [ -e "$swin" ] || refuse "$swin does not exist; name the Swin authors' file in SWIN_WEIGHTS."
+            options=(--options "${step[@]}" --swin_pretrain_path "$swin")
         fi
         attempt "$name" main_program "$name" "$config" --output_dir "$folder" --resume auto \
             ${options[@]+"${options[@]}"} "$@" ${more[@]+"${more[@]}"}

@@ -6,6 +6,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 begin 2 "$@"
 needs refhuman
 run uniphd        config/uniphd.py
-run uni_grouppose config/uni_grouppose.py
 run uni_edpose    config/uni_edpose.py
+run uni_grouppose config/uni_grouppose.py
 table

@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 begin 7 "$@"
 needs refhuman
+run uniphd               config/uniphd.py
 run no_global_dependency config/ablation/no_global_dependency.py
 run self_attention       config/ablation/self_attention.py
-run uniphd               config/uniphd.py
 table

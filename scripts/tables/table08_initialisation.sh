@@ -5,6 +5,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 begin 8 "$@"
 needs refhuman
-run no_query_initialisation config/ablation/no_query_initialisation.py
 run uniphd                  config/uniphd.py
+run no_query_initialisation config/ablation/no_query_initialisation.py
 table

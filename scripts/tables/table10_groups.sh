@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 begin 10 "$@"
 needs refhuman
+run uniphd    config/uniphd.py
 run groups_5  config/ablation/groups_5.py
 run groups_10 config/ablation/groups_10.py
-run uniphd    config/uniphd.py
 table

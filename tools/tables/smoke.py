@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from datasets.annotations import join_annotations, read_annotation_file
 from tables.outcomes import ROOT
 from util.config import DECLARATIONS, Config
 from util.files import link_or_copy
@@ -74,16 +74,21 @@ def write_coco(source: Path, output: Path) -> None:
         source: folder that `tools/make_synthetic.py` has written.
         output: takes annotations/ and images/{train,val}2017/; the annotation file of the
             validation images comes last.
+
+    Raises:
+        MissingFileError: there is no such folder of files.
+        UserError: a file is broken.
     """
     for split in ("train", "val"):
-        content = json.loads((source / f"RefHuman_{split}.json").read_text(encoding="utf-8"))
-        of_pair = {entry["id"]: entry for entry in content["images"]}
-        entries = {entry["file_name"]: entry for entry in content["images"]}
-        numbers = {name: number for number, name in enumerate(sorted(entries), start=1)}
+        file = source / f"RefHuman_{split}.json"
+        content = read_annotation_file(file, "what tools/make_synthetic.py writes")
+        entries: dict[str, dict[str, Any]] = {}
         people: dict[tuple[str, int], dict[str, Any]] = {}
-        for annotation in content["annotations"]:
-            name = of_pair[annotation["image_id"]]["file_name"]
-            people.setdefault((name, annotation["person_id"]), annotation)
+        for entry, of_pair in join_annotations(content, str(file), "RefHuman"):
+            entries[entry["file_name"]] = entry
+            for annotation in of_pair:
+                people[entry["file_name"], annotation["person_id"]] = annotation
+        numbers = {name: number for number, name in enumerate(entries, start=1)}
         folder = output / "images" / f"{split}2017"
         for name in numbers:
             link_or_copy(source / "images" / name, folder / name)
