@@ -205,7 +205,7 @@ def test_other_settings_stand_beside_the_figure(tmp_path):
     assert outcome(folder).remarks == ("32 samples a step instead of 16",)
     # The same settings are another table's.
     found = outcome(write_training(tmp_path / "e", "config/uniphd_coco.py"))
-    assert found.lack.endswith("is of the data set coco_prompted, not of refhuman")
+    assert found.lack == "its data set is coco_prompted instead of refhuman"
 
 
 def test_smoke_runs_stay_among_themselves(tmp_path):

@@ -70,6 +70,8 @@ begin() {
     data_folder="${data:+$(absolute "$data")}" coco_folder="${coco:+$(absolute "$coco")}"
     choose_processes "$gpus"
     given="" evaluated=()
+    # Tiny models are no faster on several threads, and slower beside other work.
+    [ -z "$smoke" ] || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     if [ ${#files[@]} -gt 0 ]; then
         local named=()
         for file in "${files[@]}"; do
@@ -105,8 +107,8 @@ print(max(n for n in (0, 1, 2, 4, 8, 16) if n <= visible))')"
 needs() {
     refhuman="${data_folder:-data/RefHuman}" coco="${coco_folder:-data/coco}"
     [ "$*" != coco ] || coco="${coco_folder:-${data_folder:-data/coco}}"
-    [ -z "$smoke" ] || make_smoke_data
-    local name file
+    [ -z "$smoke" ] || make_smoke_data "$@"
+    local name file option
     for name in "$@"; do
         file="$refhuman/RefHuman_val.json" option=--data
         [ "$name" = refhuman ] || file="$coco/annotations/person_keypoints_val2017.json" option=--coco
@@ -117,10 +119,11 @@ needs() {
 
 make_smoke_data() {
     refhuman="$runs_folder/data/RefHuman" coco="$runs_folder/data/coco"
-    [ ! -f "$coco/annotations/person_keypoints_val2017.json" ] || return 0
-    "$PYTHON" tools/make_synthetic.py --output "$refhuman" --train 12 --val 6 --image-size 96 \
-        --people 1 3 --difficulty 0.3 --captions 1 --workers 1
-    "$PYTHON" tools/table.py smoke_coco "$refhuman" --output "$coco"
+    [ -f "$refhuman/RefHuman_val.json" ] ||
+        "$PYTHON" tools/make_synthetic.py --output "$refhuman" --train 12 --val 6 --image-size 96 \
+            --people 1 3 --difficulty 0.3 --captions 1 --workers 1
+    [[ "$*" != *coco* || -f "$coco/annotations/person_keypoints_val2017.json" ]] ||
+        "$PYTHON" tools/table.py smoke_coco "$refhuman" --output "$coco"
 }
 
 run() {
@@ -132,7 +135,7 @@ run() {
         evaluated+=("$name=$output_folder/given/$name")
     elif [ -n "$given" ]; then
         return 0 # given checkpoints are evaluated instead of training
-    elif "$PYTHON" tools/table.py finished "$folder"; then
+    elif finished "$folder"; then
         echo "== $name: finished already ($folder) =="
     else
         echo "== $name: training ($folder) =="
@@ -154,7 +157,7 @@ evaluate() {
     if [ -n "$file" ]; then
         evaluate_file "$name" "$output_folder/given/$name" "$file" "$config" "$@"
         evaluated+=("$name=$output_folder/given/$name")
-    elif [ -z "$given" ] && "$PYTHON" tools/table.py finished "$runs_folder/$training"; then
+    elif [ -z "$given" ] && finished "$runs_folder/$training"; then
         evaluate_file "$name" "$runs_folder/$name" "$runs_folder/$training/checkpoint.pth" \
             "$config" "$@"
     fi
@@ -170,7 +173,7 @@ count() {
 evaluate_file() {
     local name="$1" folder="$2" file="$3" config="$4"
     shift 4
-    if "$PYTHON" tools/table.py finished "$folder" --checkpoint "$file"; then
+    if finished "$folder" --checkpoint "$file"; then
         echo "== $name: evaluated already ($folder) =="
         return 0
     fi
@@ -189,6 +192,9 @@ main_program() {
     fi
     "${start[@]}" -c "$config" --coco_path "$refhuman" ${note[@]+"${note[@]}"} "$@"
 }
+
+# finished FOLDER [--checkpoint FILE]; a run that has only begun is known without asking.
+finished() { [[ -f "$1/log.txt" || -f "$1/eval.json" ]] && "$PYTHON" tools/table.py finished "$@"; }
 
 # The checkpoint that the command line gives for a training; nothing if it gives none.
 given_for() { sed -n "s/^$1=//p" <<<"$given"; }

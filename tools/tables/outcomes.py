@@ -132,7 +132,7 @@ def _read_training(folder: Path, run: Run, *, smoke: bool) -> Outcome:
     last = records[-1]
     entry = _last_entry(folder / "run.json")
     _refuse_smoke(last.get("note"), smoke)
-    remarks = [] if smoke else _differences(config, run, _FREE, folder)
+    remarks = [] if smoke else _differences(config, run, _FREE)
     samples = (entry.get("batch") or {}).get("samples_per_step", SAMPLES_PER_STEP)
     if not smoke and samples != SAMPLES_PER_STEP:
         remarks.append(f"{samples} samples a step instead of {SAMPLES_PER_STEP}")
@@ -190,7 +190,7 @@ def _read_evaluation(folder: Path, run: Run, *, smoke: bool) -> Outcome:
     if not smoke:
         config = Config.fromfile(folder / "config_eval.py", base=DECLARATIONS)
         free = (*_FREE, *_FREE_FOR_EVALUATION)
-        remarks = _differences(config, run, free, folder)
+        remarks = _differences(config, run, free)
     weights = entry.get("weights")
     if not weights:
         raise UserError("the evaluation was of an untrained model")
@@ -224,7 +224,7 @@ def _refuse_smoke(note: Any, smoke: bool) -> None:
         raise UserError("only a smoke run is there, which must not be compared")
 
 
-def _differences(config: Config, run: Run, free: Sequence[str], folder: Path) -> list[str]:
+def _differences(config: Config, run: Run, free: Sequence[str]) -> list[str]:
     """How a run's settings differ from those of its table.
 
     Raises:
@@ -233,7 +233,7 @@ def _differences(config: Config, run: Run, free: Sequence[str], folder: Path) ->
     wanted = Config.fromfile(ROOT / run.config)
     wanted.merge_from_dict(run.changes)
     if config.dataset != wanted.dataset:
-        raise UserError(f"{folder} is of the data set {config.dataset}, not of {wanted.dataset}")
+        raise UserError(f"its data set is {config.dataset} instead of {wanted.dataset}")
     found = []
     for name, value in wanted.to_dict().items():
         actual = config.to_dict()[name]
