@@ -60,7 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def to_json(prediction: Prediction, image: str, prompt: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a prediction: keypoints by name, box, mask as COCO run-length code.
+    """The numbers of a prediction: box, and what the model makes of keypoints by name, and mask as
+    COCO run-length code.
 
     Args:
         prediction: what was found.
@@ -72,8 +73,9 @@ def to_json(prediction: Prediction, image: str, prompt: dict[str, Any]) -> dict[
         "prompt": prompt,
         "score": prediction.score,
         "box": prediction.box.tolist(),
-        "keypoints": dict(zip(COCO.names, prediction.keypoints.tolist(), strict=True)),
     }
+    if prediction.keypoints is not None:
+        record["keypoints"] = dict(zip(COCO.names, prediction.keypoints.tolist(), strict=True))
     if prediction.mask is not None:
         code = coco_mask.encode(np.asfortranarray(prediction.mask, dtype=np.uint8))
         record["mask"] = {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
@@ -113,6 +115,8 @@ def run(arguments: argparse.Namespace) -> None:
     visualize.save(output, drawn)
     record = to_json(prediction, str(arguments.image), {name: value})
     write_json(numbers, record)
+    if prediction.keypoints is None:
+        print("No keypoints: the model has no pose head (its setting pose_head is False).")
     print(f"score {prediction.score:.3f}: {output}, {numbers}")
 
 

@@ -56,10 +56,19 @@ prompt_dropout: Number(least=0, most=0.99) = 0.1  # projections of the prompt fe
 num_groups: Whole(least=1, most=10000) = 20
 # Best results kept per image; None: as many as groups.
 num_results: OrNone(Whole(least=1, most=20000)) = None
-# UniPHD's decoder; "grouppose": with Group Pose's layer (Uni-GroupPose, Table 2).
-decoder: OneOf("pose_centric", "grouppose") = "pose_centric"
-# Attention inside a group: "graph" (Eq. 4), or "self" (no learned adjacency).
-within_type: OneOf("graph", "self") = "graph"
+# UniPHD's decoder; with Group Pose's layer (Uni-GroupPose, Table 2); ED-Pose's (Uni-ED-Pose).
+decoder: OneOf("pose_centric", "grouppose", "edpose") = "pose_centric"
+# Of the edpose decoder: its first layers, which look for people alone, and their queries, of which
+# the best num_groups go on (None: as many).
+human_layers: Whole(least=1, most=63) = 2
+num_human_queries: OrNone(Whole(least=1, most=10000)) = None
+# Attention inside a group: "graph" (Eq. 4), "self" (no learned adjacency), or "none".
+within_type: OneOf("graph", "self", "none") = "graph"
+# Where groups begin: at the encoder's best proposals with the prompt as query ("prompt"), or at
+# learned references with learned queries.
+query_init: OneOf("prompt", "learned") = "prompt"
+# False: the decoder predicts boxes (and masks) only.
+pose_head: Flag() = True
 mask_head: Flag() = True
 # torch.compile of Swin's blocks, encoder and decoder layers and the mask head, when they first run.
 compile: OneOf("off", "default", "reduce-overhead", "max-autotune") = "off"
@@ -179,6 +188,24 @@ _conditions_ = {
         "not mask_head or pad_divisor % 8 == 0"
     ),
     "num_results must be at most 2 * num_groups": "(num_results or 1) <= 2 * num_groups",
+    "only the pose_centric decoder has a within_type": (
+        "within_type == 'graph' or decoder == 'pose_centric'"
+    ),
+    "without a pose_head, keypoint queries need a within_type": (
+        "pose_head or within_type != 'none'"
+    ),
+    "only model uniphd has pose_head = False, query_init = 'learned' or decoder = 'edpose'": (
+        "model == 'uniphd' or (pose_head and query_init == 'prompt' and decoder != 'edpose')"
+    ),
+    "decoder edpose has pose_head = True and query_init = 'prompt'": (
+        "decoder != 'edpose' or (pose_head and query_init == 'prompt')"
+    ),
+    "decoder edpose needs more decoder_layers than human_layers": (
+        "decoder != 'edpose' or decoder_layers > human_layers"
+    ),
+    "num_human_queries must be at least num_groups": (
+        "(num_human_queries or num_groups) >= num_groups"
+    ),
     "prompt_probabilities must not be all zero": (
         "model == 'grouppose' or max([0, *prompt_probabilities.values()]) > 0"
     ),

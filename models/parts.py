@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from datasets.skeleton import Skeleton
@@ -10,7 +10,7 @@ from models.backbones.backbone import Backbone
 from models.backbones.build import build_backbone
 from models.layers.encoder import DeformableEncoder, DeformableEncoderLayer
 from models.layers.group_decoder import GroupDecoder, GroupDecoderLayer
-from models.uniphd.criterion import Criterion
+from models.uniphd.criterion import MASK_LOSSES, Criterion, losses_of
 from models.uniphd.matcher import GroupMatcher
 from util.config import Config
 
@@ -70,11 +70,20 @@ def matcher_of(cfg: Config, skeleton: Skeleton, costs: Sequence[str]) -> GroupMa
     )
 
 
-def criterion_of(cfg: Config, skeleton: Skeleton, losses: Sequence[str]) -> Criterion:
-    """The criterion with the named losses of `loss_weights`."""
+def criterion_of(
+    cfg: Config,
+    skeleton: Skeleton,
+    decoder_layers: Sequence[Collection[str]],
+    proposals: Collection[str],
+    has_masks: bool = False,
+) -> Criterion:
+    """The criterion for what the layers predict, with its part of `loss_weights`."""
+    losses = losses_of([*decoder_layers, proposals])
+    losses += MASK_LOSSES if has_masks else ()
     return Criterion(
         loss_weights={name: cfg.loss_weights[name] for name in losses},
-        num_decoder_layers=cfg.decoder_layers,
+        decoder_layers=decoder_layers,
+        proposals=proposals,
         sigmas=skeleton.sigmas,
         focal_alpha=cfg.focal_alpha,
         focal_gamma=cfg.focal_gamma,

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from models.uniphd.criterion import Criterion, dice_loss, sigmoid_focal_loss
-from models.uniphd.matcher import GroupMatcher, Matching, People, stack_layers
+from models.uniphd.criterion import LOSSES, Criterion, dice_loss, sigmoid_focal_loss
+from models.uniphd.matcher import GroupMatcher, Matching, People, stack_stages
 from models.uniphd.postprocess import PostProcess
 from util.box_ops import generalized_box_iou
 from util.keypoint_ops import inverse_sigmoid, object_keypoint_similarity
@@ -36,7 +36,8 @@ def make_matcher(costs=COSTS):
 def make_criterion(weights=WEIGHTS, layers=1):
     return Criterion(
         loss_weights=weights,
-        num_decoder_layers=layers,
+        decoder_layers=[list(LOSSES)] * layers,
+        proposals=["pred_logits", "pred_keypoints"],
         sigmas=SIGMAS,
         focal_alpha=0.25,
         focal_gamma=2.0,
@@ -163,7 +164,7 @@ def test_several_people_share_the_groups_out_at_the_lowest_cost():
     found = matcher(outputs, targets)
     assert found.groups.shape == found.matched.shape == (3, 3, 3)
     assert found.matched[0].tolist() == [[place < count for place in range(3)] for count in counts]
-    cost = matcher.cost(stack_layers(outputs), People.of(targets))
+    cost = matcher.cost(stack_stages(outputs)[0], People.of(targets))
     for number in range(3):
         for image, count in enumerate(counts):
             chosen = found.groups[number, image, :count].tolist()

@@ -209,7 +209,7 @@ def draw_result(
         score = f", {len(chosen)} of score {least_score} or more"
     predictions = [
         Person(
-            result["keypoints"][index].cpu().numpy(),
+            result["keypoints"][index].cpu().numpy() if "keypoints" in result else None,
             result["masks"][index].cpu().numpy() if "masks" in result else None,
         )
         for index in chosen

@@ -25,6 +25,9 @@ EvaluatorType = TypeVar("EvaluatorType", bound="Evaluator")
 # Images that travel together from one process to another: some megabytes, or some ten with masks.
 _IMAGES_PER_PIECE = 4096
 
+# What is kept of every image: whether its results have keypoints, boxes, masks.
+HAS = ("has_keypoints", "has_boxes", "has_masks")
+
 
 class Evaluator(ABC):
     """Collects results of a data set and computes its metrics.
@@ -67,8 +70,8 @@ class Evaluator(ABC):
         """Compute all metrics; for the main process, after `synchronize`.
 
         Returns:
-            Fractions in [0, 1], -1 where there is nothing to judge; counts are integers. Every
-            summary has `keypoint_ap`.
+            Fractions in [0, 1], -1 where there is nothing to judge; counts are integers. Of what
+            the results lack (keypoints, boxes or masks) there are no figures.
 
         Raises:
             ValueError: results of some image entries are missing.
@@ -79,10 +82,10 @@ class Evaluator(ABC):
 
         Args:
             image_ids: of the B samples.
-            results: B dicts of the postprocessor, in pixels of the original image: scores [n],
-                keypoints [n, K, 3] (x, y, confidence) and, where the model makes them, boxes
-                [n, 4] xyxy, masks [n, height, width] bool, mask_sums [n] of the masks' logits
-                and labels [n] (only 1, a person, counts; without labels all are people).
+            results: B dicts of the postprocessor, in pixels of the original image: scores [n] and,
+                where the model makes them, keypoints [n, K, 3] (x, y, confidence), boxes [n, 4]
+                xyxy, masks [n, height, width] bool, mask_sums [n] of the masks' logits and labels
+                [n] (only 1, a person, counts; without labels all are people).
 
         Raises:
             ValueError: an unknown image id, or results that do not fit it.
@@ -114,8 +117,8 @@ class Evaluator(ABC):
         """All results in the COCO results format, ready for JSON; for the main process.
 
         Returns:
-            One dict per image and group: image_id, category_id, score, keypoints [3K] and, where
-            the model makes them, bbox [x, y, w, h] and segmentation (compressed RLE with text
+            One dict per image and group: image_id, category_id, score and, where the model makes
+            them, bbox [x, y, w, h], keypoints [3K] and segmentation (compressed RLE with text
             counts). They are made one by one: a list of them all would take gigabytes.
 
         Raises:
@@ -167,7 +170,7 @@ class Evaluator(ABC):
         return average_precision(scores, right, wrong, counted.sum(axis=1))
 
     def _have(self, key: str) -> bool:
-        """Whether the model makes `key`, "boxes" or "masks": all results have it."""
+        """Whether the model makes `key`, "keypoints", "boxes" or "masks": all results have it."""
         return bool(self._judged.values[f"has_{key}"].all())
 
     def _require_all_results(self) -> None:
@@ -187,7 +190,7 @@ class Evaluator(ABC):
         self._judged = PackedResults(
             len(self._truth),
             rows={"scores": ((), np.float32), **dict.fromkeys(verdicts, ((), np.uint32))},
-            values={"has_boxes": ((), bool), "has_masks": ((), bool), **self.image_values},
+            values={**dict.fromkeys(HAS, ((), bool)), **self.image_values},
         )
         self._kept = None
         if keep_predictions:
@@ -199,7 +202,7 @@ class Evaluator(ABC):
         counts = np.array([len(people.scores) for people in found])
         ranks = np.concatenate([np.arange(count) for count in counts])
         has = {
-            "keypoint": np.ones(len(found), dtype=bool),
+            "keypoint": np.array([people.keypoints is not None for people in found]),
             "box": np.array([people.boxes is not None for people in found]),
             "mask": np.array([people.pixels is not None for people in found]),
         }
@@ -216,7 +219,7 @@ class Evaluator(ABC):
                 right[judged], wrong[judged] = judge(candidates)
             rows |= {f"{kind}_right": right, f"{kind}_wrong": wrong}
         of_images = np.array(numbers)
-        values = {"has_boxes": has["box"], "has_masks": has["mask"]}
+        values = dict(zip(HAS, has.values(), strict=True))
         return Piece(of_images, counts, rows, values | self._judge_best(of_images, found))
 
     def _candidates(self, kind: str, number: int, found: Found, most: int) -> Candidates:

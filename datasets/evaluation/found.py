@@ -27,7 +27,8 @@ class Found:
 
     Attributes:
         scores: [n] float32.
-        keypoints: [n, K, 3] float32 (x, y, confidence), pixels of the original image.
+        keypoints: [n, K, 3] float32 (x, y, confidence), pixels of the original image; None where
+            the model makes none.
         boxes: [n, 4] float32 xyxy; None where the model makes none.
         pixels: [n, 1 + G] int64, see `mask_pixels`; None where the model makes no masks.
         true_pixels: [G] int64, areas of the true masks; None likewise.
@@ -36,7 +37,7 @@ class Found:
     """
 
     scores: np.ndarray
-    keypoints: np.ndarray
+    keypoints: np.ndarray | None = None
     boxes: np.ndarray | None = None
     pixels: np.ndarray | None = None
     true_pixels: np.ndarray | None = None
@@ -52,7 +53,7 @@ class Found:
         """Those of the results that `index` selects, in its order."""
         return Found(
             self.scores[index],
-            self.keypoints[index],
+            None if self.keypoints is None else self.keypoints[index],
             None if self.boxes is None else self.boxes[index],
             None if self.pixels is None else self.pixels[index],
             self.true_pixels,
@@ -118,10 +119,10 @@ def _people(
     codes: list[bytes] | None,
 ) -> Found:
     """The results that are people, as `Found` has them."""
-    boxes, pixels = values.get("boxes"), values.get("pixels")
+    keypoints, boxes, pixels = (values.get(name) for name in ("keypoints", "boxes", "pixels"))
     found = Found(
         values["scores"].astype(np.float32),
-        values["keypoints"].astype(np.float32),
+        None if keypoints is None else keypoints.astype(np.float32),
         None if boxes is None else boxes.astype(np.float32),
         None if pixels is None else pixels.astype(np.int64),
         true_pixels,

@@ -45,15 +45,16 @@ class PeopleEvaluator(Evaluator):
         """Compute all metrics; see `Evaluator.summarize`.
 
         Returns:
-            - `keypoint_{ap,ap50,ap75}`, and `keypoint_{apm,apl,ar}` or `keypoint_ap_{subset}`;
+            - `keypoint_{ap,ap50,ap75}`, and `keypoint_{apm,apl,ar}` or `keypoint_ap_{subset}`,
+              where the results have keypoints;
             - the same of `box_` and `mask_`, without subsets, where the results have boxes or masks
               (for masks, the ground truth has to have them too);
             - `num_samples`, the number of images.
         """
         self._require_all_results()
-        kinds = ["keypoint"]
-        if self._have("boxes"):
-            kinds.append("box")
+        kinds = [
+            kind for kind, key in (("keypoint", "keypoints"), ("box", "boxes")) if self._have(key)
+        ]
         if self._have("masks") and self._truth.has_masks:
             kinds.append("mask")
         summary: dict[str, float] = {}
@@ -62,7 +63,8 @@ class PeopleEvaluator(Evaluator):
             if self._subsets is not None:
                 figures = {name: figures[name] for name in ("ap", "ap50", "ap75")}
             summary.update({f"{kind}_{name}": value for name, value in figures.items()})
-        for name, numbers in (self._subsets or {}).items():
+        subsets = self._subsets if self._subsets is not None and self._have("keypoints") else {}
+        for name, numbers in subsets.items():
             summary[f"keypoint_ap_{name}"] = self._average_precision("keypoint", numbers)["ap"]
         summary["num_samples"] = len(self._truth)
         return summary

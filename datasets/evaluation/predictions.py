@@ -23,25 +23,32 @@ class KeptPredictions:
     def __init__(self, image_ids: np.ndarray, sizes: np.ndarray, num_keypoints: int) -> None:
         self._image_ids = image_ids
         self._sizes = sizes
+        self._pose_shape = (num_keypoints, 3)
         self._people = PackedResults(
             len(image_ids),
             rows={
                 "scores": ((), np.float32),
-                "keypoints": ((num_keypoints, 3), np.float32),
+                "keypoints": (self._pose_shape, np.float32),
                 "boxes": ((4,), np.float32),
                 "code_lengths": ((), np.int32),
             },
-            values={"has_boxes": ((), bool), "has_masks": ((), bool)},
+            values=dict.fromkeys(("has_keypoints", "has_boxes", "has_masks"), ((), bool)),
         )
         self._codes = PackedResults(len(image_ids), rows={"bytes": ((), np.uint8)}, values={})
 
     def put(self, numbers: np.ndarray, found: Sequence[Found]) -> None:
         """Add the results of samples `numbers` [B]."""
         lengths = [[len(code) for code in f.codes or [b""] * len(f.scores)] for f in found]
+        no_poses = [np.zeros((len(f.scores), *self._pose_shape)) for f in found]
         no_boxes = [np.zeros((len(f.scores), 4)) for f in found]
         rows = {
             "scores": np.concatenate([f.scores for f in found]),
-            "keypoints": np.concatenate([f.keypoints for f in found]),
+            "keypoints": np.concatenate(
+                [
+                    none if f.keypoints is None else f.keypoints
+                    for f, none in zip(found, no_poses, strict=True)
+                ]
+            ),
             "boxes": np.concatenate(
                 [
                     none if f.boxes is None else f.corners()
@@ -51,6 +58,7 @@ class KeptPredictions:
             "code_lengths": np.concatenate(lengths),
         }
         values = {
+            "has_keypoints": np.array([f.keypoints is not None for f in found]),
             "has_boxes": np.array([f.boxes is not None for f in found]),
             "has_masks": np.array([f.codes is not None for f in found]),
         }
@@ -85,7 +93,8 @@ class KeptPredictions:
             }
             if self._people.values["has_boxes"][number]:
                 record["bbox"] = boxes[i].tolist()
-            record["keypoints"] = keypoints[i].ravel().tolist()
+            if self._people.values["has_keypoints"][number]:
+                record["keypoints"] = keypoints[i].ravel().tolist()
             if self._people.values["has_masks"][number]:
                 counts = code[ends[i] - lengths[i] : ends[i]]
                 size = self._sizes[number].tolist()

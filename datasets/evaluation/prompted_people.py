@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.evaluation.evaluator import best_first
+from datasets.evaluation.evaluator import HAS, best_first
 from datasets.evaluation.found import Found
 from datasets.evaluation.packed import PackedResults, Piece
 from datasets.evaluation.people import PeopleEvaluator
@@ -97,7 +97,7 @@ class PromptedPeopleEvaluator(PeopleEvaluator):
                 "keypoints": (shape, np.float32),
                 "boxes": ((4,), np.float32),
             },
-            values={"has_boxes": ((), bool), "has_masks": ((), bool)},
+            values=dict.fromkeys(HAS, ((), bool)),
         )
         self._pixels = PackedResults(len(self._samples), rows={"pixels": ((), np.int64)}, values={})
         # Of every image the areas of the true masks
@@ -120,16 +120,22 @@ class PromptedPeopleEvaluator(PeopleEvaluator):
         """See `Evaluator._take`: nothing is judged before all results of an image are there."""
         of_samples = np.array(numbers)
         counts = np.array([len(people.scores) for people in found])
+        pose_shape = (self._truth.keypoints.shape[1], 3)
+        keypoints = [
+            np.zeros((count, *pose_shape)) if people.keypoints is None else people.keypoints
+            for people, count in zip(found, counts, strict=True)
+        ]
         boxes = [
             np.zeros((count, 4)) if people.boxes is None else people.boxes
             for people, count in zip(found, counts, strict=True)
         ]
         rows = {
             "scores": np.concatenate([people.scores for people in found]),
-            "keypoints": np.concatenate([people.keypoints for people in found]),
+            "keypoints": np.concatenate(keypoints),
             "boxes": np.concatenate(boxes),
         }
         values = {
+            "has_keypoints": np.array([people.keypoints is not None for people in found]),
             "has_boxes": np.array([people.boxes is not None for people in found]),
             "has_masks": np.array([people.pixels is not None for people in found]),
         }
@@ -156,8 +162,8 @@ class PromptedPeopleEvaluator(PeopleEvaluator):
         """All results of image `number`, sample after sample."""
         samples = np.arange(self._first[number], self._first[number + 1])
         scores, keypoints, boxes = self._found.rows(samples, "scores", "keypoints", "boxes")
-        has_boxes, has_masks = (
-            self._found.values[name][samples].all() for name in ("has_boxes", "has_masks")
+        has_keypoints, has_boxes, has_masks = (
+            self._found.values[name][samples].all() for name in HAS
         )
         pixels = true_pixels = None
         if has_masks:
@@ -167,4 +173,10 @@ class PromptedPeopleEvaluator(PeopleEvaluator):
                 (true_pixels,) = self._true_pixels.rows(np.array([number]), "pixels")
             (pixels,) = self._pixels.rows(samples, "pixels")
             pixels = pixels.reshape(len(scores), 1 + len(true_pixels))
-        return Found(scores, keypoints, boxes if has_boxes else None, pixels, true_pixels)
+        return Found(
+            scores,
+            keypoints if has_keypoints else None,
+            boxes if has_boxes else None,
+            pixels,
+            true_pixels,
+        )

@@ -86,24 +86,25 @@ class ReferringEvaluator(Evaluator):
               there, and `identity_count`, the number of these samples;
             - `num_samples`, the number of samples.
 
-            Without boxes or masks in the results, their metrics are absent; so is `pckh` for a
-            skeleton without a head size.
+            Without keypoints, boxes or masks in the results, their metrics are absent; so is
+            `pckh` for a skeleton without a head size.
 
         Raises:
             ValueError: results of some image entries are missing.
         """
         self._require_all_results()
-        has_masks = self._have("masks")
-        kinds = {"keypoint": True, "box": self._have("boxes"), "mask": has_masks}
+        has_keypoints, has_masks = self._have("keypoints"), self._have("masks")
+        kinds = {"keypoint": has_keypoints, "box": self._have("boxes"), "mask": has_masks}
         summary: dict[str, float] = {}
         for kind in (kind for kind, is_there in kinds.items() if is_there):
             figures = self._average_precision(kind)
             summary.update({f"{kind}_{name}": figures[name] for name in _AVERAGE_PRECISIONS})
-        if self.skeleton.head_pair is not None:
+        if has_keypoints and self.skeleton.head_pair is not None:
             summary["pckh"] = self._pckh()
         if has_masks:
             summary.update(self._mask_overlap())
-        summary.update(self._identity())
+        if has_keypoints:
+            summary.update(self._identity())
         summary["num_samples"] = len(self._truth)
         return summary
 
@@ -178,7 +179,7 @@ class ReferringEvaluator(Evaluator):
         poses = np.full((len(found), *self._truth.keypoints.shape[1:2], 2), np.inf)
         overlap = np.zeros((len(found), 2))
         for i, people in enumerate(found):
-            if len(people.scores):
+            if len(people.scores) and people.keypoints is not None:
                 poses[i] = people.keypoints[0, :, :2]
             if people.pixels is not None:
                 if not self._truth.has_masks:

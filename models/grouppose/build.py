@@ -14,12 +14,15 @@ from models.parts import (
     layer_settings,
     matcher_of,
 )
-from models.uniphd.criterion import SHARED_LOSSES, Criterion
+from models.uniphd.criterion import Criterion
 from models.uniphd.postprocess import PostProcess
 from models.uniphd.query_init import QueryInitializer
 from util.config import Config
 
 COSTS = ("ce", "keypoints", "oks")
+
+# What every layer and the encoder's proposals predict.
+PREDICTIONS = ("pred_logits", "pred_keypoints")
 
 
 def build(cfg: Config) -> tuple[GroupPose, Criterion, PostProcess]:
@@ -48,6 +51,6 @@ def build(cfg: Config) -> tuple[GroupPose, Criterion, PostProcess]:
         num_decoder_layers=cfg.decoder_layers,
         embed_dim=cfg.hidden_dim,
     )
-    criterion = criterion_of(cfg, skeleton, SHARED_LOSSES)
+    criterion = criterion_of(cfg, skeleton, [PREDICTIONS] * cfg.decoder_layers, PREDICTIONS)
     results = cfg.num_results or cfg.num_groups
     return model, criterion, PostProcess(results, labels_by_class=True)

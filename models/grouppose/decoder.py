@@ -21,6 +21,7 @@ class GroupPoseDecoderLayer(GroupDecoderLayer):
         num_points: samples per head and level.
         feedforward_dim: hidden width of the feed-forward network.
         dropout: of attention and feed-forward outputs.
+        pose_head: see `GroupDecoderLayer`.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class GroupPoseDecoderLayer(GroupDecoderLayer):
         num_points: int,
         feedforward_dim: int,
         dropout: float,
+        pose_head: bool = True,
     ) -> None:
-        super().__init__(embed_dim)
+        super().__init__(embed_dim, pose_head)
         self.within_attention = MultiHeadAttention(embed_dim, num_heads)
         self.within_norm = nn.LayerNorm(embed_dim)
         self.across_attention = MultiHeadAttention(embed_dim, num_heads)

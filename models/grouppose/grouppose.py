@@ -97,10 +97,7 @@ class GroupPose(nn.Module):
         groups = self.query_init(memory, instance_query)
         *auxiliary, outputs = self._predict(groups, memory)
         outputs["aux_outputs"] = auxiliary
-        outputs["encoder_outputs"] = {
-            "pred_logits": groups.proposal_logits,
-            "pred_keypoints": groups.proposal_keypoints,
-        }
+        outputs["encoder_outputs"] = groups.proposals
         if targets is not None:
             outputs["matching"] = self.matcher(outputs, targets)
         return outputs

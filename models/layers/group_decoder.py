@@ -29,16 +29,17 @@ class GroupQueries:
     Attributes:
         instance_queries: [B, n, D].
         keypoint_queries: [B, n, K, D].
-        references: [B, n, K, 2] (x, y) in [0, 1], detached: the keypoints' first guess.
-        proposal_logits: [B, n, 2] class logits of the encoder proposals.
-        proposal_keypoints: [B, n, K, 2] (x, y) in [0, 1], with gradient.
+        references: [B, n, K, 2] (x, y) in [0, 1]: the keypoints' first guess; detached, unless
+            they are learned themselves.
+        proposals: what the encoder's proposals predict, by the names of a layer's outputs:
+            `pred_logits` [B, n, 2] and `pred_keypoints` [B, n, K, 2] (x, y) in [0, 1]; None where
+            the groups do not begin at proposals.
     """
 
     instance_queries: Tensor
     keypoint_queries: Tensor
     references: Tensor
-    proposal_logits: Tensor
-    proposal_keypoints: Tensor
+    proposals: dict[str, Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,15 @@ class DecoderOutput:
         references: [B, n, K, 2] (x, y) in [0, 1]: the keypoints as they entered the layer, with
             the gradient of the layer before.
         keypoints: [B, n, K, 2] (x, y) in [0, 1]: the refined keypoints, for heads and losses. Their
-            gradient also reaches the layer before, through the references.
+            gradient also reaches the layer before, through the references. None from a layer
+            without a pose head.
         next_references: the same numbers as `keypoints`, for the next layer: their gradient ends in
-            this one.
+            this one. From a layer without a pose head, its own references.
     """
 
     queries: Tensor
     references: Tensor
-    keypoints: Tensor
+    keypoints: Tensor | None
     next_references: Tensor
 
     @property
@@ -70,18 +72,26 @@ class DecoderOutput:
         """[B, n, K, D]."""
         return self.queries[:, :, 1:]
 
+    @property
+    def centers(self) -> Tensor:
+        """[B, n, 2] (x, y) in [0, 1]: the groups' centres as they entered the layer."""
+        return self.references.mean(dim=2)
+
 
 class GroupDecoderLayer(nn.Module):
     """A layer of a group decoder; subclasses say how the queries attend (`attend`).
 
     Args:
         embed_dim: width D.
+        pose_head: whether the layer refines keypoints; otherwise its references stay.
     """
 
-    def __init__(self, embed_dim: int) -> None:
+    def __init__(self, embed_dim: int, pose_head: bool) -> None:
         super().__init__()
-        self.keypoint_head = MLP(embed_dim, embed_dim, 2, 3)
-        zero_last_layer(self.keypoint_head)
+        self.keypoint_head = None
+        if pose_head:
+            self.keypoint_head = MLP(embed_dim, embed_dim, 2, 3)
+            zero_last_layer(self.keypoint_head)
 
     def attend(
         self, queries: Tensor, positions: Tensor, references: Tensor, memory: EncoderMemory
@@ -118,6 +128,8 @@ class GroupDecoderLayer(nn.Module):
             level_references(current, memory),
             memory,
         )
+        if self.keypoint_head is None:
+            return DecoderOutput(queries, references, keypoints=None, next_references=references)
         offsets = self.keypoint_head(queries[:, :, 1:])
         return DecoderOutput(
             queries=queries,

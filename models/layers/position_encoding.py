@@ -66,3 +66,18 @@ def encode_points(points: Tensor, dim: int, temperature: float = 10000.0) -> Ten
     x = _sine(radians[..., 0], dim // 2, temperature)
     y = _sine(radians[..., 1], dim // 2, temperature)
     return torch.cat([y, x], dim=-1)
+
+
+def encode_boxes(boxes: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
+    """Position encoding of boxes: the features of y, x, width and height.
+
+    Args:
+        boxes: [..., 4] (cx, cy, width, height) in [0, 1].
+        dim: number of features D of a point, half of them per axis.
+
+    Returns:
+        [..., 2 D].
+    """
+    centers, sizes = boxes.split(2, dim=-1)
+    features = _sine(sizes * (2 * math.pi), dim // 2, temperature).flatten(-2)
+    return torch.cat([encode_points(centers, dim, temperature), features], dim=-1)

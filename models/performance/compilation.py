@@ -8,10 +8,11 @@ from torch import nn
 from models.backbones.swin import SwinBlock, SwinTransformer
 from models.layers.encoder import DeformableEncoderLayer
 from models.layers.group_decoder import GroupDecoderLayer
+from models.uniphd.decoders.edpose import BoxDecoderLayer
 from models.uniphd.mask_head import DynamicMaskHead
 
 # Layers of one form share their graphs; other backbones than Swin are compiled as a whole.
-PARTS = (SwinBlock, DeformableEncoderLayer, GroupDecoderLayer, DynamicMaskHead)
+PARTS = (SwinBlock, DeformableEncoderLayer, GroupDecoderLayer, BoxDecoderLayer, DynamicMaskHead)
 
 # Graphs of one form of layer: by width, shift, size of the images, training and evaluation.
 _MOST_GRAPHS = 64

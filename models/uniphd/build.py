@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datasets.skeleton import Skeleton, get_skeleton
 from models.grouppose.decoder import GroupPoseDecoderLayer
-from models.layers.group_decoder import GroupDecoderLayer
+from models.layers.group_decoder import GroupDecoder
 from models.layers.input_projection import InputProjection
 from models.parts import (
     backbone_of,
@@ -16,15 +16,17 @@ from models.parts import (
     layer_settings,
     matcher_of,
 )
-from models.uniphd.criterion import DECODER_LOSSES, MASK_LOSSES, SHARED_LOSSES, Criterion
+from models.uniphd.criterion import Criterion
 from models.uniphd.decoder import PoseCentricDecoderLayer
+from models.uniphd.decoders.edpose import BoxDecoderLayer, EDPoseDecoder, OwnPredictions
+from models.uniphd.decoders.human_queries import HumanQueryInitializer
 from models.uniphd.fusion import PromptFusion
 from models.uniphd.heads import PredictionHeads
 from models.uniphd.mask_head import DynamicMaskHead
 from models.uniphd.matcher import COSTS
 from models.uniphd.postprocess import PostProcess
 from models.uniphd.prompt_encoder import PromptEncoder
-from models.uniphd.query_init import QueryInitializer
+from models.uniphd.query_init import LearnedQueries, QueryInitializer
 from models.uniphd.uniphd import UniPHD
 from util.config import Config
 
@@ -51,38 +53,78 @@ def build(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
             visual_dim=channels_c4,
             hidden_dim=cfg.hidden_dim,
             dropout=cfg.prompt_dropout,
+            instance_query=cfg.query_init == "prompt",
         ),
         input_projection=InputProjection(backbone.num_channels[1:], cfg.hidden_dim),
         fusion=PromptFusion(cfg.hidden_dim, cfg.num_heads),
         encoder=encoder_of(cfg),
-        query_init=QueryInitializer(
-            embed_dim=cfg.hidden_dim,
-            num_keypoints=skeleton.num_keypoints,
-            num_groups=cfg.num_groups,
+        query_init=build_query_init(cfg, skeleton),
+        decoder=build_decoder(cfg, skeleton),
+        heads=(
+            OwnPredictions()
+            if cfg.decoder == "edpose"
+            else PredictionHeads(cfg.decoder_layers, cfg.hidden_dim, cfg.pose_head)
         ),
-        decoder=decoder_of(
-            cfg, (build_decoder_layer(cfg, skeleton) for _ in range(cfg.decoder_layers))
-        ),
-        heads=PredictionHeads(cfg.decoder_layers, cfg.hidden_dim),
         mask_head=(
             DynamicMaskHead(cfg.hidden_dim, (channels_c2, channels_c3)) if cfg.mask_head else None
         ),
         matcher=matcher_of(cfg, skeleton, COSTS),
         mask_head_checkpointing=cfg.mask_head_checkpointing,
     )
-    losses = (*SHARED_LOSSES, *DECODER_LOSSES, *(MASK_LOSSES if cfg.mask_head else ()))
-    criterion = criterion_of(cfg, skeleton, losses)
+    criterion = criterion_of(cfg, skeleton, *predictions_of(cfg), has_masks=cfg.mask_head)
     return model, criterion, PostProcess(cfg.num_results or cfg.num_groups)
 
 
-def build_decoder_layer(cfg: Config, skeleton: Skeleton) -> GroupDecoderLayer:
-    """A layer of the decoder that `decoder` names."""
-    settings = layer_settings(cfg, cfg.decoder_points)
-    if cfg.decoder == "grouppose":
-        return GroupPoseDecoderLayer(**settings)
-    return PoseCentricDecoderLayer(
-        **settings, num_keypoints=skeleton.num_keypoints, within_type=cfg.within_type
+def build_query_init(
+    cfg: Config, skeleton: Skeleton
+) -> QueryInitializer | LearnedQueries | HumanQueryInitializer:
+    """Where the queries of `decoder` begin, as `query_init` says."""
+    if cfg.decoder == "edpose":
+        return HumanQueryInitializer(cfg.hidden_dim, cfg.num_human_queries or cfg.num_groups)
+    kind = QueryInitializer if cfg.query_init == "prompt" else LearnedQueries
+    return kind(
+        embed_dim=cfg.hidden_dim,
+        num_keypoints=skeleton.num_keypoints,
+        num_groups=cfg.num_groups,
     )
+
+
+def build_decoder(cfg: Config, skeleton: Skeleton) -> GroupDecoder | EDPoseDecoder:
+    """The decoder that `decoder` names."""
+    settings = layer_settings(cfg, cfg.decoder_points)
+    if cfg.decoder == "edpose":
+        return EDPoseDecoder(
+            (
+                BoxDecoderLayer(**settings, has_keypoints=number >= cfg.human_layers)
+                for number in range(cfg.decoder_layers)
+            ),
+            embed_dim=cfg.hidden_dim,
+            num_keypoints=skeleton.num_keypoints,
+            num_groups=cfg.num_groups,
+            use_checkpointing=cfg.decoder_checkpointing,
+        )
+    settings["pose_head"] = cfg.pose_head
+    if cfg.decoder == "grouppose":
+        layers = (GroupPoseDecoderLayer(**settings) for _ in range(cfg.decoder_layers))
+    else:
+        layers = (
+            PoseCentricDecoderLayer(
+                **settings, num_keypoints=skeleton.num_keypoints, within_type=cfg.within_type
+            )
+            for _ in range(cfg.decoder_layers)
+        )
+    return decoder_of(cfg, layers)
+
+
+def predictions_of(cfg: Config) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """What each decoder layer predicts, and what the encoder's proposals do: names of outputs."""
+    people = ("pred_logits", "pred_boxes")
+    poses = (*people, "pred_keypoints", "pred_keypoints_visi")
+    if cfg.decoder == "edpose":
+        layers = [people] * cfg.human_layers + [poses] * (cfg.decoder_layers - cfg.human_layers)
+        return layers, people
+    layers = [poses if cfg.pose_head else people] * cfg.decoder_layers
+    return layers, ("pred_logits", "pred_keypoints") if cfg.query_init == "prompt" else ()
 
 
 def resolve_text_encoder(name: str) -> str:

@@ -14,8 +14,9 @@ from models.layers.mlp import FeedForward
 from models.uniphd.ops.ms_deform_attn import MSDeformAttn
 from util.errors import UserError
 
-# Attention inside a group by the name of the setting: whether it learns an adjacency.
-WITHIN_TYPES = {"graph": True, "self": False}
+# Attention inside a group by the name of the setting: whether it learns an adjacency; None: there
+# is no such attention.
+WITHIN_TYPES = {"graph": True, "self": False, "none": None}
 
 
 class GraphAttention(nn.Module):
@@ -55,7 +56,9 @@ class PoseCentricDecoderLayer(GroupDecoderLayer):
         feedforward_dim: hidden width of both feed-forward networks.
         num_keypoints: K.
         dropout: of attention and feed-forward outputs.
-        within_type: "graph" for the learned adjacency, "self" for plain self-attention.
+        within_type: attention within a group: "graph" for the learned adjacency, "self" for plain
+            self-attention, "none" for none (Table 7); the second feed-forward network stays.
+        pose_head: see `GroupDecoderLayer`.
 
     Raises:
         UserError: unknown `within_type`.
@@ -71,9 +74,10 @@ class PoseCentricDecoderLayer(GroupDecoderLayer):
         feedforward_dim: int,
         num_keypoints: int,
         dropout: float,
-        within_type: Literal["graph", "self"],
+        within_type: Literal["graph", "self", "none"],
+        pose_head: bool = True,
     ) -> None:
-        super().__init__(embed_dim)
+        super().__init__(embed_dim, pose_head)
         if within_type not in WITHIN_TYPES:
             raise UserError(
                 f"within_type must be one of {', '.join(WITHIN_TYPES)}; got {within_type!r}."
@@ -88,10 +92,13 @@ class PoseCentricDecoderLayer(GroupDecoderLayer):
         )
         self.cross_norm = nn.LayerNorm(embed_dim)
         self.cross_feed_forward = FeedForward(embed_dim, feedforward_dim, dropout)
-        self.within_attention = GraphAttention(
-            embed_dim, num_heads, num_keypoints + 1, WITHIN_TYPES[within_type]
-        )
-        self.within_norm = nn.LayerNorm(embed_dim)
+        self.within_attention = None
+        learned_adjacency = WITHIN_TYPES[within_type]
+        if learned_adjacency is not None:
+            self.within_attention = GraphAttention(
+                embed_dim, num_heads, num_keypoints + 1, learned_adjacency
+            )
+            self.within_norm = nn.LayerNorm(embed_dim)
         self.within_feed_forward = FeedForward(embed_dim, feedforward_dim, dropout)
         self.dropout = nn.Dropout(dropout)
 
@@ -108,5 +115,7 @@ class PoseCentricDecoderLayer(GroupDecoderLayer):
         attended = attend_to_image(self.cross_attention, queries, references, memory)
         queries = self.cross_feed_forward(self.cross_norm(queries + self.dropout(attended)))
         queries = queries + positions
-        within = self.within_attention(queries.flatten(0, 1)).view_as(queries)
-        return self.within_feed_forward(self.within_norm(queries + self.dropout(within)))
+        if self.within_attention is not None:
+            within = self.within_attention(queries.flatten(0, 1)).view_as(queries)
+            queries = self.within_norm(queries + self.dropout(within))
+        return self.within_feed_forward(queries)

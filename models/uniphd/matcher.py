@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -17,9 +18,8 @@ from util.transfer import to_device
 
 COSTS = ("ce", "bbox", "giou", "keypoints", "oks")
 
-# Predictions of decoder layers and encoder proposals alike, and of decoder layers alone.
-_EVERYWHERE = ("pred_logits", "pred_keypoints")
-_DECODER = ("pred_boxes", "pred_keypoints_visi")
+# What a layer may predict for each of its groups; every one has logits.
+PREDICTIONS = ("pred_logits", "pred_keypoints", "pred_boxes", "pred_keypoints_visi")
 
 # Takes the place of costs that are not finite: the loss will report them, the assignment goes on.
 _WORST_COST = 1e8
@@ -60,27 +60,48 @@ class People:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Layers that follow each other and have equally many groups n.
+
+    Attributes:
+        layers: which of all layers they are.
+        predictions: by name (`PREDICTIONS`), [l, B, n, ...] of those of the layers that have it.
+        makers: by name, which of the stage's layers these are.
+    """
+
+    layers: slice
+    predictions: dict[str, Tensor]
+    makers: dict[str, slice]
+
+
+@dataclass(frozen=True)
 class Matching:
     """The group of every person, in every layer.
 
-    The layers are all decoder layers from the first to the last, then the encoder's proposals.
+    The layers are all decoder layers from the first to the last, then the encoder's proposals, if
+    the model has any.
 
     Attributes:
-        groups: [L + 1, B, P] int64 index of the group.
-        matched: [L + 1, B, P] bool; False where there is no person or no group was left.
+        groups: [L + 1, B, P] int64 index of the group; [L, B, P] without proposals.
+        matched: likewise, bool; False where there is no person or no group was left.
+        has_proposals: whether the last layer are the encoder's proposals.
     """
 
     groups: Tensor
     matched: Tensor
+    has_proposals: bool = True
 
     @property
     def final(self) -> tuple[Tensor, Tensor]:
         """`groups` and `matched` [B, P] of the last decoder layer."""
-        return self.groups[-2], self.matched[-2]
+        layer = -2 if self.has_proposals else -1
+        return self.groups[layer], self.matched[layer]
 
 
 class GroupMatcher(nn.Module):
     """Gives each person a group of its own, at the lowest sum of costs (Appendix A.1).
+
+    Costs of what a layer does not predict are left out.
 
     With one person per image the assignment is a minimum over the groups and stays on the GPU; with
     several it is the Hungarian algorithm's (SciPy), for all layers after a single transfer.
@@ -115,32 +136,39 @@ class GroupMatcher(nn.Module):
         """Match all layers of a model's outputs.
 
         Args:
-            outputs: with `aux_outputs` and `encoder_outputs`; see `stack_layers`.
+            outputs: with `aux_outputs` and perhaps `encoder_outputs`; see `stack_stages`.
             targets: of B samples, with any number of people each.
         """
         people = People.of(targets)
-        cost = self.cost(stack_layers(outputs), people)
-        matched = people.present.expand(cost.shape[0], -1, -1)
+        costs = [self.cost(stage, people) for stage in stack_stages(outputs)]
+        has_proposals = "encoder_outputs" in outputs
         if people.present.shape[1] == 1:
-            return Matching(cost.argmin(dim=2), matched)
+            found = [cost.argmin(dim=2) for cost in costs]
+            groups = found[0] if len(found) == 1 else torch.cat(found)
+            return Matching(groups, people.present.expand(len(groups), -1, -1), has_proposals)
         counts = [len(target["keypoints"]) for target in targets]
-        groups, matched = _assign(cost, counts)
-        return Matching(to_device(groups, cost.device), to_device(matched, cost.device))
+        groups, matched = _assign(costs, counts)
+        device = people.present.device
+        return Matching(to_device(groups, device), to_device(matched, device), has_proposals)
 
-    def cost(self, layers: Mapping[str, Tensor], people: People) -> Tensor:
-        """Cost of every pair of group and person: [L + 1, B, n, P]."""
-        logits = layers["pred_logits"][..., 1].float()
+    def cost(self, stage: Stage, people: People) -> Tensor:
+        """Cost of every pair of group and person: [S, B, n, P] of the S layers of a stage."""
+        logits = stage.predictions["pred_logits"][..., 1].float()
         cost = self.costs["ce"] * self._class_cost(logits)[..., None]
-        keypoints = layers["pred_keypoints"].float()[:, :, :, None]  # [L + 1, B, n, 1, K, 2]
-        true_keypoints, visible = people.keypoints[:, None], people.visible[:, None]
-        distance = ((keypoints - true_keypoints).abs().sum(-1) * visible).sum(-1)
-        cost = cost + self.costs["keypoints"] * distance
-        similarity = object_keypoint_similarity(
-            keypoints, true_keypoints, visible, people.area[:, None], self.sigmas
-        )
-        cost = cost + self.costs["oks"] * (1 - similarity)
-        if "bbox" in self.costs:
-            cost[:-1] += self._box_cost(layers["pred_boxes"].float()[:, :, :, None], people)
+        cost = cost.expand(-1, -1, -1, people.present.shape[1]).contiguous()
+        if "pred_keypoints" in stage.predictions:
+            keypoints = stage.predictions["pred_keypoints"].float()[:, :, :, None]
+            makers = cost[stage.makers["pred_keypoints"]]
+            true_keypoints, visible = people.keypoints[:, None], people.visible[:, None]
+            distance = ((keypoints - true_keypoints).abs().sum(-1) * visible).sum(-1)
+            makers += self.costs["keypoints"] * distance
+            similarity = object_keypoint_similarity(
+                keypoints, true_keypoints, visible, people.area[:, None], self.sigmas
+            )
+            makers += self.costs["oks"] * (1 - similarity)
+        if "pred_boxes" in stage.predictions:
+            boxes = stage.predictions["pred_boxes"].float()[:, :, :, None]
+            cost[stage.makers["pred_boxes"]] += self._box_cost(boxes, people)
         return cost
 
     def _box_cost(self, boxes: Tensor, people: People) -> Tensor:
@@ -157,21 +185,37 @@ class GroupMatcher(nn.Module):
         return positive - negative
 
 
-def stack_layers(outputs: Mapping) -> dict[str, Tensor]:
-    """The predictions of all layers in one tensor each.
+def stack_stages(outputs: Mapping) -> list[Stage]:
+    """The predictions of all layers, those of a stage in one tensor each.
 
-    Returns:
-        `pred_logits` [L + 1, B, n, 2] and `pred_keypoints` [L + 1, B, n, K, 2] of the L decoder
-        layers and, last, the encoder's proposals; of the decoder layers alone, where the model has
-        them, `pred_boxes` [L, B, n, 4] and `pred_keypoints_visi` [L, B, n, K].
+    The layers are `aux_outputs`, the outputs themselves, then `encoder_outputs`, if there are any.
+    UniPHD and Group Pose are one stage; layers with another number of groups make one of their own.
+
+    Raises:
+        ValueError: layers of a stage between two that predict something do not predict it.
     """
-    decoder = [*outputs["aux_outputs"], outputs]
-    everywhere = [*decoder, outputs["encoder_outputs"]]
-    stacked = {key: torch.stack([layer[key] for layer in everywhere]) for key in _EVERYWHERE}
-    stacked |= {
-        key: torch.stack([layer[key] for layer in decoder]) for key in _DECODER if key in outputs
-    }
-    return stacked
+    layers = [*outputs["aux_outputs"], outputs]
+    if "encoder_outputs" in outputs:
+        layers.append(outputs["encoder_outputs"])
+    stages, first = [], 0
+    for _, run in groupby(layers, key=lambda layer: layer["pred_logits"].shape[1]):
+        stages.append(_stack(list(run), first))
+        first = stages[-1].layers.stop
+    return stages
+
+
+def _stack(layers: Sequence[Mapping[str, Tensor]], first: int) -> Stage:
+    """The stage of `layers`, the first of which is number `first` of all."""
+    predictions, makers = {}, {}
+    for name in PREDICTIONS:
+        numbers = [number for number, layer in enumerate(layers) if name in layer]
+        if not numbers:
+            continue
+        if numbers[-1] - numbers[0] >= len(numbers):
+            raise ValueError(f"Layers {numbers} of {len(layers)} have {name}: not one after other.")
+        predictions[name] = torch.stack([layers[number][name] for number in numbers])
+        makers[name] = slice(numbers[0], numbers[-1] + 1)
+    return Stage(slice(first, first + len(layers)), predictions, makers)
 
 
 def _pad_people(values: Sequence[Tensor], places: int) -> Tensor:
@@ -184,23 +228,28 @@ def _pad_people(values: Sequence[Tensor], places: int) -> Tensor:
     return padded
 
 
-def _assign(cost: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The cheapest groups.
+def _assign(costs: Sequence[Tensor], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The cheapest groups, after a single transfer.
 
     Args:
-        cost: [L + 1, B, n, P].
+        costs: [S, B, n, P] of every stage, S layers and n groups.
         counts: of the B images' people.
 
     Returns:
-        groups [L + 1, B, P] int64 and matched [L + 1, B, P] bool, on the CPU.
+        groups [L + 1, B, P] int64 and matched [L + 1, B, P] bool of all layers, on the CPU.
     """
-    table = cost.nan_to_num(_WORST_COST, _WORST_COST, -_WORST_COST).cpu().numpy()
-    layers, batch, _, places = table.shape
-    groups = np.zeros((layers, batch, places), dtype=np.int64)
-    matched = np.zeros((layers, batch, places), dtype=bool)
-    for layer in range(layers):
+    flat = torch.cat([cost.flatten() for cost in costs])
+    arrived = flat.nan_to_num(_WORST_COST, _WORST_COST, -_WORST_COST).cpu()
+    tables = [
+        values.view(cost.shape).numpy()
+        for values, cost in zip(arrived.split([cost.numel() for cost in costs]), costs, strict=True)
+    ]
+    layers = [layer for table in tables for layer in table]  # [B, n, P] each
+    shape = (len(layers), len(counts), costs[0].shape[-1])
+    groups, matched = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
+    for number, layer in enumerate(layers):
         for image, count in enumerate(counts):
-            rows, people = linear_sum_assignment(table[layer, image, :, :count])
-            groups[layer, image, people] = rows
-            matched[layer, image, people] = True
+            rows, people = linear_sum_assignment(layer[image, :, :count])
+            groups[number, image, people] = rows
+            matched[number, image, people] = True
     return torch.from_numpy(groups), torch.from_numpy(matched)

@@ -72,8 +72,8 @@ class PostProcess(nn.Module):
             image_sizes: [B, 2] unpadded (height, width) that the model saw.
 
         Returns:
-            Per image `scores` [r], `labels` [r] (1: person), `keypoints` [r, K, 3] (x, y,
-            confidence), and where the model has them `boxes` [r, 4] (left, top, right, bottom),
+            Per image `scores` [r], `labels` [r] (1: person), and where the model has them
+            `keypoints` [r, K, 3] (x, y, confidence), `boxes` [r, 4] (left, top, right, bottom),
             `masks` [r, h, w] bool; pixels of the original image; and `mask_sums` [r] of the masks'
             logits, which are not finite where a logit is not: a mask does not show that.
         """
@@ -82,8 +82,9 @@ class PostProcess(nn.Module):
         values = {
             "scores": scores,
             "labels": classes if self.labels_by_class else torch.ones_like(classes),
-            "keypoints": pixel_keypoints(outputs["pred_keypoints"], groups, scale),
         }
+        if "pred_keypoints" in outputs:
+            values["keypoints"] = pixel_keypoints(outputs["pred_keypoints"], groups, scale)
         if "pred_boxes" in outputs:
             boxes = box_cxcywh_to_xyxy(outputs["pred_boxes"].float())
             boxes = boxes.take_along_dim(groups[..., None], dim=1)

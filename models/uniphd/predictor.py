@@ -30,13 +30,13 @@ class Prediction:
     """The referred person, in pixels of the given image.
 
     Attributes:
-        keypoints: [K, 3] float32 (x, y, confidence).
+        keypoints: [K, 3] float32 (x, y, confidence), or None from a model without a pose head.
         mask: [h, w] bool, or None from a model without a mask head.
         box: [4] float32 (left, top, right, bottom).
         score: confidence in [0, 1].
     """
 
-    keypoints: np.ndarray
+    keypoints: np.ndarray | None
     mask: np.ndarray | None
     box: np.ndarray
     score: float
@@ -209,7 +209,7 @@ class Predictor:
         best = {name: values[0].cpu().numpy() for name, values in result.items()}
         _require_finite(best)
         return Prediction(
-            keypoints=best["keypoints"],
+            keypoints=best.get("keypoints"),
             mask=best.get("masks"),
             box=best["boxes"],
             score=float(best["scores"]),

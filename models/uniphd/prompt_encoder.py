@@ -44,14 +44,14 @@ class EncodedPrompt:
         features: [B, T, D].
         positions: [B, T, D] position encoding of the features.
         padding_mask: [B, T] bool, True where there is no word; None where all count.
-        instance_query: [B, D].
+        instance_query: [B, D]; None from an encoder that makes none.
         modality: which of the two fusion attentions to use.
     """
 
     features: Tensor
     positions: Tensor
     padding_mask: Tensor | None
-    instance_query: Tensor
+    instance_query: Tensor | None
     modality: Literal["text", "positional"]
 
 
@@ -76,6 +76,7 @@ class PromptEncoder(nn.Module):
         visual_dim: channels of C4.
         hidden_dim: width D.
         dropout: of the projections.
+        instance_query: whether to make the instance query; without, RoBERTa has no pooler.
         use_checkpointing: recompute RoBERTa's activations in the backward pass.
 
     Raises:
@@ -92,12 +93,15 @@ class PromptEncoder(nn.Module):
         visual_dim: int,
         hidden_dim: int,
         dropout: float,
+        instance_query: bool = True,
         use_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.use_checkpointing = use_checkpointing
         self.hidden_dim = hidden_dim
-        self.tokenizer, self.text_backbone = load_text_encoder(text_encoder, pretrained)
+        self.tokenizer, self.text_backbone = load_text_encoder(
+            text_encoder, pretrained, pooler=instance_query
+        )
         if freeze:
             self.text_backbone.requires_grad_(False)
         text_dim = self.text_backbone.config.hidden_size
@@ -108,9 +112,12 @@ class PromptEncoder(nn.Module):
             - 1
         )
         self.word_projection = FeatureProjection(text_dim, hidden_dim, dropout)
-        self.sentence_projection = FeatureProjection(text_dim, hidden_dim, dropout)
+        self.sentence_projection = self.pixel_summary_projection = None
+        if instance_query:
+            self.sentence_projection = FeatureProjection(text_dim, hidden_dim, dropout)
         self.pixel_projection = FeatureProjection(visual_dim, hidden_dim, dropout)
-        self.pixel_summary_projection = FeatureProjection(hidden_dim, hidden_dim, dropout)
+        if instance_query:
+            self.pixel_summary_projection = FeatureProjection(hidden_dim, hidden_dim, dropout)
 
     def forward(
         self, prompts: Prompt, features: NestedTensor, image_size: tuple[int, int]
@@ -158,11 +165,13 @@ class PromptEncoder(nn.Module):
             features=self.word_projection(features),
             positions=encode_words(padding_mask, self.hidden_dim),
             padding_mask=padding_mask,
-            instance_query=self.sentence_projection(sentence),
+            instance_query=None if sentence is None else self.sentence_projection(sentence),
             modality="text",
         )
 
-    def _read(self, words: Tensor, padding_mask: Tensor, is_padded: bool) -> tuple[Tensor, Tensor]:
+    def _read(
+        self, words: Tensor, padding_mask: Tensor, is_padded: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """RoBERTa, part by part: as a whole it would ask the GPU whether there is padding.
 
         Args:
@@ -171,7 +180,7 @@ class PromptEncoder(nn.Module):
             is_padded: whether there is any padding.
 
         Returns:
-            Last hidden states [B, T, D_text] and pooled output [B, D_text].
+            Last hidden states [B, T, D_text] and pooled output [B, D_text], None without a pooler.
         """
         hidden = self.text_backbone.embeddings(input_ids=words)
         mask = None
@@ -179,7 +188,8 @@ class PromptEncoder(nn.Module):
             mask = torch.zeros_like(padding_mask, dtype=hidden.dtype)
             mask = mask.masked_fill(padding_mask, torch.finfo(hidden.dtype).min)[:, None, None]
         hidden = self.text_backbone.encoder(hidden, attention_mask=mask).last_hidden_state
-        return hidden, self.text_backbone.pooler(hidden)
+        pooler = self.text_backbone.pooler
+        return hidden, None if pooler is None else pooler(hidden)
 
     def encode_points(
         self, points: Tensor, features: NestedTensor, image_size: tuple[int, int]
@@ -204,22 +214,28 @@ class PromptEncoder(nn.Module):
             for source in (features.tensors, position_map)
         )
         pixels = self.pixel_projection(pixels)
+        instance_query = None
+        if self.pixel_summary_projection is not None:
+            instance_query = self.pixel_summary_projection(pixels.mean(dim=1))
         return EncodedPrompt(
             features=pixels,
             positions=positions,
             padding_mask=None,
-            instance_query=self.pixel_summary_projection(pixels.mean(dim=1)),
+            instance_query=instance_query,
             modality="positional",
         )
 
 
-def load_text_encoder(name: str, pretrained: bool) -> tuple[object, RobertaModel]:
+def load_text_encoder(
+    name: str, pretrained: bool, pooler: bool = True
+) -> tuple[object, RobertaModel]:
     """Tokenizer and RoBERTa, with or without its weights.
 
     Args:
         name: Hugging Face name or local folder.
         pretrained: load the weights; otherwise `config.json` decides the architecture, or
             roberta-base's where a folder holds the tokenizer alone.
+        pooler: with RoBERTa's last layer, which sums a sentence up.
 
     Raises:
         UserError: nothing usable at `name`, no weights, or another kind of model.
@@ -242,9 +258,9 @@ def load_text_encoder(name: str, pretrained: bool) -> tuple[object, RobertaModel
             f"Text encoder {name!r} is a {config.model_type!r} model; expected a RoBERTa."
         )
     if not pretrained:
-        return tokenizer, RobertaModel(config, add_pooling_layer=True)
+        return tokenizer, RobertaModel(config, add_pooling_layer=pooler)
     try:
-        model = RobertaModel.from_pretrained(name, add_pooling_layer=True, dtype=torch.float32)
+        model = RobertaModel.from_pretrained(name, add_pooling_layer=pooler, dtype=torch.float32)
     except OSError as error:
         raise MissingFileError(
             f"Text encoder {name!r} has no weights (model.safetensors). Add them, or set "

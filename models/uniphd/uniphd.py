@@ -13,12 +13,14 @@ from models.backbones.backbone import Backbone
 from models.layers.encoder import DeformableEncoder
 from models.layers.group_decoder import GroupDecoder
 from models.layers.input_projection import InputProjection
+from models.uniphd.decoders.edpose import EDPoseDecoder, OwnPredictions
+from models.uniphd.decoders.human_queries import HumanQueryInitializer
 from models.uniphd.fusion import PromptFusion
 from models.uniphd.heads import PredictionHeads
 from models.uniphd.mask_head import DynamicMaskHead
 from models.uniphd.matcher import GroupMatcher
 from models.uniphd.prompt_encoder import PromptEncoder
-from models.uniphd.query_init import QueryInitializer
+from models.uniphd.query_init import LearnedQueries, QueryInitializer
 from util.nested_tensor import NestedTensor
 
 
@@ -33,7 +35,7 @@ class UniPHD(nn.Module):
         encoder: deformable multimodal encoder.
         query_init: n groups of queries from the encoder's memory.
         decoder: of the group queries; the pose-centric hierarchical one in the paper.
-        heads: class, box and visibility per decoder layer.
+        heads: a decoder layer's output → its predictions.
         mask_head: dynamic mask head, or None for a model without masks.
         matcher: finds the group of each person; used only when targets are given.
         mask_head_checkpointing: recompute the mask head's activations in the backward pass.
@@ -49,9 +51,9 @@ class UniPHD(nn.Module):
         input_projection: InputProjection,
         fusion: PromptFusion,
         encoder: DeformableEncoder,
-        query_init: QueryInitializer,
-        decoder: GroupDecoder,
-        heads: PredictionHeads,
+        query_init: QueryInitializer | LearnedQueries | HumanQueryInitializer,
+        decoder: GroupDecoder | EDPoseDecoder,
+        heads: PredictionHeads | OwnPredictions,
         mask_head: DynamicMaskHead | None,
         matcher: GroupMatcher,
         mask_head_checkpointing: bool = False,
@@ -102,7 +104,9 @@ class UniPHD(nn.Module):
             `pred_keypoints` [B, n, K, 2] (x, y) in [0, 1],
             `pred_keypoints_visi` [B, n, K] logits,
             `aux_outputs`: the same keys for every earlier decoder layer,
-            `encoder_outputs`: `pred_logits` and `pred_keypoints` of the encoder proposals;
+            `encoder_outputs`: `pred_logits` and `pred_keypoints` of the encoder proposals
+            (without a pose head there are no keypoints but those of the proposals, with learned
+            queries no proposals; `EDPoseDecoder` says what its layers have);
             with targets `matching` (`models.uniphd.matcher.Matching`), the group of each person;
             with a mask head `mask_groups` [B, m] and, for those groups, the logits
             `pred_masks` [B, m, H, W] and `pred_masks_low` [B, m, H/2, W/2]: the groups of the
@@ -122,10 +126,8 @@ class UniPHD(nn.Module):
         decoded = self.decoder(groups, memory)
         *auxiliary, outputs = self.heads(decoded)
         outputs["aux_outputs"] = auxiliary
-        outputs["encoder_outputs"] = {
-            "pred_logits": groups.proposal_logits,
-            "pred_keypoints": groups.proposal_keypoints,
-        }
+        if groups.proposals is not None:
+            outputs["encoder_outputs"] = groups.proposals
         if targets is not None:
             outputs["matching"] = self.matcher(outputs, targets)
         if self.mask_head is not None:
@@ -133,7 +135,7 @@ class UniPHD(nn.Module):
             outputs["mask_groups"] = chosen
             inputs = (
                 decoded[-1].instance_queries.take_along_dim(chosen[..., None], dim=1),
-                decoded[-1].references.mean(dim=2).take_along_dim(chosen[..., None], dim=1),
+                decoded[-1].centers.take_along_dim(chosen[..., None], dim=1),
                 memory,
                 c2.tensors,
                 c3.tensors,

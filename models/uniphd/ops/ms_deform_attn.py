@@ -68,6 +68,7 @@ class MSDeformAttn(nn.Module):
         spatial_shapes: Tensor,
         level_start_index: Tensor,
         padding_mask: Tensor | None = None,
+        reference_sizes: Tensor | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -78,6 +79,8 @@ class MSDeformAttn(nn.Module):
             spatial_shapes: [L, 2] (height, width).
             level_start_index: [L] first token of each level.
             padding_mask: [B, S] bool, True where tokens are padding and count as zero.
+            reference_sizes: [B, Q, L, 2] (width, height) in [0, 1] of boxes around the reference
+                points: offsets are then in half boxes / P, not in pixels of their level.
 
         Returns:
             [B, Q, D].
@@ -91,16 +94,18 @@ class MSDeformAttn(nn.Module):
         offsets = self.sampling_offsets(query).view(batch, queries, self.num_heads, -1)
         weights = self.attention_weights(query).view(batch, queries, self.num_heads, -1)
         weights = weights.softmax(-1).view(layout)
-        # Offsets are in pixels of their level.  Positions keep the references' type: in autocast's
-        # bfloat16, places on a wide map would be blurred by pixels.
-        pixel = spatial_shapes.flip(-1).to(reference_points.dtype).reciprocal()
-        # Long rows: all levels, points and axes of a head in one.
+        # Positions keep the references' type: in autocast's bfloat16, places on a wide map would be
+        # blurred by pixels.  Long rows: all levels, points and axes of a head in one.
         span = (self.num_levels, self.num_points, 2)
         references = reference_points[:, :, :, None].expand(batch, queries, *span)
+        if reference_sizes is None:  # the unit of the offsets is a pixel of their level
+            unit = spatial_shapes.flip(-1).to(reference_points.dtype).reciprocal()
+            unit = unit[:, None].expand(span).reshape(-1)
+        else:
+            unit = reference_sizes[:, :, :, None] * (0.5 / self.num_points)
+            unit = unit.expand(batch, queries, *span).reshape(batch, queries, 1, -1)
         locations = torch.addcmul(
-            references.reshape(batch, queries, 1, -1),
-            offsets.to(reference_points.dtype),
-            pixel[:, None].expand(span).reshape(-1),
+            references.reshape(batch, queries, 1, -1), offsets.to(reference_points.dtype), unit
         ).view(*layout, 2)
         output = ms_deform_attn(value, spatial_shapes, level_start_index, locations, weights)
         return self.output_proj(output)
