@@ -14,7 +14,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -128,7 +128,8 @@ class EvaluatedBatch:
         samples: the images, normalised and padded.
         targets: on the CPU.
         prompts: what the model was given, in pixels of the batch; None without.
-        results: of the postprocessor, in pixels of the original images.
+        results: of the postprocessor, in pixels of the original images; those that the variant's
+            evaluator counts.
     """
 
     variant: str
@@ -156,7 +157,7 @@ def evaluate(
 
     Args:
         model: not wrapped; its `encode_image` is called once a batch, then the model with (samples,
-            prompts=, features=) once a variant.
+            prompts=, features=) once for all variants of a kind of prompt that follow each other.
         postprocessor: outputs, original sizes and augmented sizes to results in original pixels.
         loader: batches of this process.  The processes' shares are disjoint and may differ in size.
         variants: by name, an evaluator of its own and the kind of prompt, None for a model without.
@@ -181,16 +182,17 @@ def evaluate(
         samples = samples.to(device, non_blocking=True)
         with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
             features = model.encode_image(samples)  # the same for all variants
-        for name, (evaluator, kind) in variants.items():
+        for kind, of_kind in groupby(variants.items(), key=lambda item: item[1][1]):
             prompts = None if kind is None else kind.from_targets(targets).to(device)
             with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
                 outputs = model(samples, prompts=prompts, features=features)
             results = postprocessor(outputs, original_sizes, sizes)
-            evaluator.update(image_ids, results)
-            if inspect is not None:
-                inspect(EvaluatedBatch(name, own_indices, samples, targets, prompts, results))
+            for name, (evaluator, _) in of_kind:
+                counted = evaluator.update(image_ids, results)
+                if inspect is not None:
+                    inspect(EvaluatedBatch(name, own_indices, samples, targets, prompts, counted))
             # Masks of all groups: the next forward pass needs their memory.
-            del outputs, results
+            del outputs, results, counted
         progress.step_done(len(targets))
         if after_batch is not None:
             after_batch()

@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datasets import build_dataset, build_loader
+from datasets.evaluation import parse_selections
 from datasets.prompts import PROMPT_KINDS, PromptSampler, get_kind, parse_kinds
 from models import build_model, build_parameter_groups
 from models.performance.compilation import compile_layers
@@ -168,7 +169,8 @@ def read_config(arguments: argparse.Namespace) -> Config:
     """The configuration file with the command line's changes: flags first, then `--options`.
 
     Raises:
-        UserError: the file or an option cannot be used, or names an unknown kind of prompt.
+        UserError: the file or an option cannot be used, or names an unknown kind of prompt or
+            selection.
         FileNotFoundError: there is no such file.
     """
     cfg = Config.fromfile(arguments.config_file, base=DECLARATIONS)
@@ -195,6 +197,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
     cfg.check()
     for name in (*cfg.prompt_probabilities, *cfg.eval_prompts):
         get_kind(name)
+    parse_selections(cfg.select_results)
     return cfg
 
 
@@ -332,6 +335,7 @@ def build_and_run(
         postprocessor,
         validation,
         prompts=cfg.eval_prompts,
+        selections=parse_selections(cfg.select_results),
         output_dir=Path(arguments.output_dir),
         device=device,
         amp_dtype=autocast_dtype(device, cfg.amp),

@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import engine
-from datasets.evaluation import format_table
+from datasets.evaluation import Selection, format_table
 from datasets.prompts import Prompt, PromptKind, PromptSampler, get_kind
 from util import distributed, visualize
 from util.errors import UserError
@@ -79,6 +79,8 @@ class Evaluation:
         loader: samples of this process, in evaluation order; none of them on another process.
         prompts: names of the kinds of prompt for a model that takes them, each a variant; the first
             decides which checkpoint is the best.  Other models have the one variant "people".
+        selections: for a model without prompts, on samples of one referred person each, which of
+            its results count: each is a variant instead of "people".
         output_dir: takes eval.json, predictions_{variant}.json and images/.
         device: where the models are.
         amp_dtype: see `engine.evaluate`.
@@ -92,6 +94,7 @@ class Evaluation:
         loader: DataLoader,
         *,
         prompts: Sequence[str],
+        selections: Sequence[Selection] = (),
         output_dir: Path,
         device: torch.device,
         amp_dtype: torch.dtype | None = None,
@@ -101,6 +104,7 @@ class Evaluation:
         self.postprocessor = postprocessor
         self.loader = loader
         self.prompts = tuple(prompts)
+        self.selections = {selection.name: selection for selection in selections}
         self.output_dir = output_dir
         self.device = device
         self.amp_dtype = amp_dtype
@@ -112,9 +116,12 @@ class Evaluation:
 
         Raises:
             UserError: the model needs prompts, and there are none.
+            ValueError: it takes prompts, which say who is meant, and there are selections too.
         """
         if not model.takes_prompts:
-            return {PEOPLE: None}
+            return dict.fromkeys(self.selections or [PEOPLE])
+        if self.selections:
+            raise ValueError(f"{type(model).__name__} takes prompts; selections are for others.")
         require_prompts(model, self.loader.dataset)
         if not self.prompts:
             raise UserError("eval_prompts is empty; name the kinds of prompt to evaluate with.")
@@ -142,10 +149,12 @@ class Evaluation:
         """
         dataset = self.loader.dataset
         evaluator = dataset.make_evaluator()
-        variants = {
-            name: (evaluator.fresh(keep_predictions=self.save_predictions), kind)
-            for name, kind in self.variants(model).items()
-        }
+        variants = {}
+        for name, kind in self.variants(model).items():
+            fresh = evaluator.fresh(keep_predictions=self.save_predictions)
+            if name in self.selections:
+                fresh = fresh.selecting(self.selections[name])
+            variants[name] = (fresh, kind)
         drawings: list[tuple[str, np.ndarray]] = []
         metrics = engine.evaluate(
             model,

@@ -175,8 +175,11 @@ checkpoint_steps: Whole(least=0) = 0
 checkpoint_minutes: Number(least=0) = 10.0
 keep_checkpoints: Whole(least=1, most=1000) = 2  # of the newest
 eval_every: Whole(least=0) = 1  # epochs; 0: only after the last
-# Prompts of the evaluation after an epoch.
-eval_prompts: ListOf(Text(), least=1) = ["text", "scribble", "point"]
+# Prompts of evaluations; none for a model that takes none.
+eval_prompts: ListOf(Text()) = ["text", "scribble", "point"]
+# For a model without prompts on pairs: which of its results count for the referred person, each a
+# column of the evaluation: none, l1, iou@T, intersection@T (datasets/evaluation/selection.py).
+select_results: ListOf(OrNone(Text())) = []
 eval_batch_size: OrNone(Whole(least=1, most=100000)) = None  # per process; None: batch_size
 log_every: Whole(least=1) = 20  # steps
 
@@ -212,6 +215,11 @@ _conditions_ = {
     "encoder and decoder must have less than about 1e9 parameters": (
         "(encoder_layers + decoder_layers) * hidden_dim * (10 * hidden_dim + 2 * feedforward_dim"
         " + 12 * num_heads * max(encoder_points, decoder_points)) < 1e9"
+    ),
+    "eval_prompts must name a kind of prompt": "model == 'grouppose' or len(eval_prompts) > 0",
+    "select_results needs a model without prompts (model=grouppose) and pairs of an image and a "
+    "person (dataset=refhuman, or synthetic)": (
+        "not select_results or (model == 'grouppose' and dataset in ('refhuman', 'synthetic'))"
     ),
     "synthetic people have COCO's skeleton": "dataset != 'synthetic' or skeleton == 'coco'",
 }

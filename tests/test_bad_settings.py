@@ -84,6 +84,7 @@ VALUES = {
     "coco_path": ["a\0b", "a" * 5000],
     "model": ["a" * 5000],
     "eval_prompts": ["1," * 2000, "a\0b,"],
+    "select_results": ["l1," * 2000, "a\0b,", "[[l1]]"],
     "lr_drop_epochs": ["1," * 2000, "[[]]", "nan,", "1e3,"],
     "train_short_sides": ["64," * 2000, "[64,[64]]"],
     "backbone_options": ["[1]", "deep"],
@@ -114,6 +115,19 @@ CONDITIONS = {
     "prompts that are never drawn": (
         {f"prompt_probabilities.{kind}": 0 for kind in ("text", "point", "scribble")},
         "must not be all zero",
+    ),
+    "no prompt to evaluate with": ({"eval_prompts": []}, "must name a kind of prompt"),
+    "a selection beside prompts": (
+        {"select_results": ["l1"]},
+        ("needs a model without prompts", "model = 'uniphd'"),
+    ),
+    "a selection where nobody is referred to": (
+        {"select_results": ["l1"], "model": "grouppose", "dataset": "coco"},
+        ("pairs of an image and a person", "dataset = 'coco'"),
+    ),
+    "a selection for the results of a whole image": (
+        {"select_results": [None], "model": "grouppose", "dataset": "coco_prompted"},
+        ("pairs of an image and a person", "dataset = 'coco_prompted'"),
     ),
     "an encoder of billions": (
         {"hidden_dim": 4096, "feedforward_dim": 65536, "encoder_layers": 64},

@@ -350,7 +350,8 @@ REFUSED = {
     "checkpoint_minutes": ["-1"],
     "keep_checkpoints": ["0", "-1"],
     "eval_every": ["-1"],
-    "eval_prompts": ["[]", "1"],
+    "eval_prompts": ["1", "None"],
+    "select_results": ["1", "l1,0.3"],
     "eval_batch_size": ["0", "-1"],
     "log_every": ["0", "-1"],
 }

@@ -116,6 +116,7 @@ class PeopleEvaluator:
         """Take a batch in."""
         for image_id, result in zip(image_ids, results, strict=True):
             self.results[image_id] = result["scores"].tolist()
+        return results
 
     def synchronize(self):
         """Only the main process has anything afterwards."""
@@ -198,13 +199,17 @@ class ToyModel(nn.Module):
 
 
 class ToyPeopleModel(nn.Module):
-    """A number per image from its colours alone."""
+    """A number per image from its colours alone.
+
+    `called`: how often it was.
+    """
 
     takes_prompts = False
 
     def __init__(self):
         super().__init__()
         self.colors = nn.Linear(3, 1)
+        self.called = 0
 
     def encode_image(self, samples):
         """Mean colours [B, 3]."""
@@ -212,6 +217,7 @@ class ToyPeopleModel(nn.Module):
 
     def forward(self, samples, prompts=None, targets=None, features=None):
         assert prompts is None
+        self.called += 1
         value = self.colors(self.encode_image(samples) if features is None else features)[:, 0]
         return {"value": value, "center": None}
 

@@ -3,6 +3,7 @@
 - `referring.py`: one person per image entry, whom a prompt means (RefHuman, synthetic images);
 - `people.py`: everybody in an image (COCO, CrowdPose);
 - `prompted_people.py`: everybody in an image, each prompted for (COCO);
+- `selection.py`: which results of a multi-person model count for one person;
 - `evaluator.py`: what all evaluators share, the way of a batch from results to verdicts;
 - `truth.py`: the ground truth; `found.py`: the results of a batch; `packed.py`: what stays of them;
 - `similarity.py`, `matching.py`, `average_precision.py`: COCO's protocol, pycocotools' figures;
@@ -14,6 +15,7 @@ from datasets.evaluation.evaluator import Evaluator
 from datasets.evaluation.people import PeopleEvaluator
 from datasets.evaluation.prompted_people import PromptedPeopleEvaluator
 from datasets.evaluation.referring import ReferringEvaluator
+from datasets.evaluation.selection import Selection, parse_selections
 from datasets.evaluation.table import format_table
 
 __all__ = [
@@ -21,5 +23,7 @@ __all__ = [
     "PeopleEvaluator",
     "PromptedPeopleEvaluator",
     "ReferringEvaluator",
+    "Selection",
     "format_table",
+    "parse_selections",
 ]

@@ -77,7 +77,9 @@ class Evaluator(ABC):
             ValueError: results of some image entries are missing.
         """
 
-    def update(self, image_ids: Sequence[int], results: Sequence[Mapping[str, Tensor]]) -> None:
+    def update(
+        self, image_ids: Sequence[int], results: Sequence[Mapping[str, Tensor]]
+    ) -> Sequence[Mapping[str, Tensor]]:
         """Add the results of a batch. An image given again replaces its earlier results.
 
         Args:
@@ -87,6 +89,9 @@ class Evaluator(ABC):
                 xyxy, masks [n, height, width] bool, mask_sums [n] of the masks' logits and labels
                 [n] (only 1, a person, counts; without labels all are people).
 
+        Returns:
+            The results, without those that `_that_count` leaves out.
+
         Raises:
             ValueError: an unknown image id, or results that do not fit it.
             UserError: results that are not finite, or a broken segmentation in the ground truth.
@@ -94,13 +99,17 @@ class Evaluator(ABC):
         if len(image_ids) != len(results):
             raise ValueError(f"Got {len(image_ids)} image ids for {len(results)} results.")
         if not len(image_ids):
-            return
+            return results
         numbers = self._numbers(image_ids)
         images = self._images_of(numbers)
-        found = fetch(images, results, self._truth, with_codes=self._kept is not None)
+        everybody = fetch(images, results, self._truth, with_codes=self._kept is not None)
+        found = self._that_count(numbers, everybody)
         if self._kept is not None:
             self._kept.put(np.array(numbers), found)
         self._take(numbers, [best_first(people) for people in found])
+        if found is everybody:
+            return results
+        return [people.of_result(result) for people, result in zip(found, results, strict=True)]
 
     def synchronize(self) -> None:
         """Give the main process the results of all processes; each image counts once.
@@ -141,6 +150,13 @@ class Evaluator(ABC):
     def _images_of(self, numbers: Sequence[int]) -> Sequence[int]:
         """The positions in the ground truth of the images of samples `numbers`."""
         return numbers
+
+    def _that_count(self, numbers: Sequence[int], found: Sequence[Found]) -> Sequence[Found]:
+        """Of the results of samples `numbers` [B] those that are judged and kept; by default all.
+
+        `found` itself where none is left out.
+        """
+        return found
 
     def _take(self, numbers: Sequence[int], found: Sequence[Found]) -> None:
         """Keep of the results of samples `numbers` [B], best first, what the figures need."""

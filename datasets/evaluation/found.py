@@ -34,6 +34,7 @@ class Found:
         true_pixels: [G] int64, areas of the true masks; None likewise.
         codes: n run-length codes of the masks; None where nobody asked for them.
         mask_sums: [n] sums of the masks' logits; None where the model does not tell them.
+        places: [n] int64 where they are in the model's results; None: all of these, in order.
     """
 
     scores: np.ndarray
@@ -43,6 +44,7 @@ class Found:
     true_pixels: np.ndarray | None = None
     codes: list[bytes] | None = None
     mask_sums: np.ndarray | None = None
+    places: np.ndarray | None = None
 
     def corners(self) -> np.ndarray:
         """The boxes as COCO has them: [n, 4] float64 (x, y, width, height), of float32's values."""
@@ -59,7 +61,15 @@ class Found:
             self.true_pixels,
             None if self.codes is None else [self.codes[i] for i in index],
             None if self.mask_sums is None else self.mask_sums[index],
+            index if self.places is None else self.places[index],
         )
+
+    def of_result(self, result: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """These people of the model's `result` [n, ...] by name, of which they are some or all."""
+        return {
+            name: values if self.places is None else values[torch.from_numpy(self.places)]
+            for name, values in result.items()
+        }
 
 
 def fetch(

@@ -11,6 +11,7 @@ import torch
 from datasets.annotations import same_person
 from datasets.evaluation.evaluator import Evaluator
 from datasets.evaluation.found import Found
+from datasets.evaluation.selection import Selection
 from datasets.evaluation.truth import Truth, true_keypoints
 from datasets.skeleton import COCO, Skeleton
 from util.errors import UserError
@@ -63,10 +64,21 @@ class ReferringEvaluator(Evaluator):
         images, annotations = ground_truth["images"], list(entries.values())
         # Person number i is the one of image number i.
         super().__init__(Truth(images, annotations, skeleton), skeleton, keep_predictions)
+        self._selection: Selection | None = None
         self._heads = self._head_sizes()
         files = [image["file_name"] for image in images]
         company = _people_by_file(ground_truth.get("people"), files, annotations)
         self._set_company(company, files, annotations)
+
+    def selecting(self, selection: Selection) -> ReferringEvaluator:
+        """An evaluator without results that counts only those which `selection` chooses.
+
+        It shares this one's ground truth in memory, and keeps predictions if this one does: those
+        that are chosen.
+        """
+        other = self.fresh(keep_predictions=self._kept is not None)
+        other._selection = selection
+        return other
 
     def summarize(self) -> dict[str, float]:
         """Compute all metrics; see `Evaluator.summarize`.
@@ -173,6 +185,15 @@ class ReferringEvaluator(Evaluator):
             "identity_chance": float((1 / people[several]).mean()) if len(right) else -1.0,
             "identity_count": len(right),
         }
+
+    def _that_count(self, numbers: Sequence[int], found: Sequence[Found]) -> Sequence[Found]:
+        """See `Evaluator._that_count`."""
+        if self._selection is None:
+            return found
+        return [
+            people.chosen(self._selection.choose(people.keypoints, people.scores, true_box))
+            for people, true_box in zip(found, self._truth.boxes[list(numbers)], strict=True)
+        ]
 
     def _judge_best(self, numbers: np.ndarray, found: Sequence[Found]) -> dict[str, np.ndarray]:
         """See `Evaluator._judge_best` and `image_values`."""
