@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -120,6 +121,122 @@ def test_given_checkpoints_are_evaluated_and_nothing_is_trained(runs, tmp_path):
     assert {path.name for path in others.iterdir()} == {"data"}
     again = run_script(11, *arguments, cwd=tmp_path)
     assert "uniphd: evaluated already" in again.stdout
+
+
+# --- the commands of full runs ---------------------------------------------------------------
+
+
+STUB = """#!/bin/sh
+case "$*" in
+    *"table.py given"*) shift 3; printf '%s\\n' "$@"; exit 0 ;;
+    *"table.py finished"*) test -f "$3/finished"; exit ;;
+    *device_count*) echo 2; exit 0 ;;
+esac
+echo "$*" >>"$CALLS"
+case "$*" in
+    *"$FAILS"*) exit "$STATUS" ;;
+    *--eval*) ;;
+    *main.py*) while [ "$1" != --output_dir ]; do shift; done
+        mkdir -p "$2" && touch "$2/log.txt" "$2/finished" ;;
+esac
+"""
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """Runs a table's script of a repository whose Python only writes down what it is asked."""
+    house = tmp_path / "house"
+    shutil.copytree(ROOT / "scripts", house / "scripts")
+    python = house / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(STUB)
+    python.chmod(0o755)
+    (house / "swin.pth").write_text("")
+    refhuman, coco = house / "data" / "RefHuman", house / "data" / "coco" / "annotations"
+    for folder, name in ((refhuman, "RefHuman_val"), (coco, "person_keypoints_val2017")):
+        folder.mkdir(parents=True)
+        (folder / f"{name}.json").write_text("{}")
+    calls = house / "calls"
+
+    def run(number, *arguments, fails="no such words", status=1, expected=0):
+        calls.write_text("")
+        script = house / "scripts" / "tables" / SCRIPTS[number - 1].name
+        environment = {"CALLS": str(calls), "FAILS": fails, "STATUS": str(status)}
+        environment |= {"SWIN_WEIGHTS": "swin.pth", "PATH": os.environ["PATH"]}
+        result = subprocess.run(
+            ["bash", str(script), *arguments],
+            env=environment, cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert result.returncode == expected, result.stderr
+        return calls.read_text().replace(f"{house}/", "").splitlines()
+
+    return run
+
+
+def test_what_a_training_is_asked(commands):
+    training, table = commands(4, "--gpus", "4", "--", "--amp")
+    assert training == (
+        "-m torch.distributed.run --standalone --nproc_per_node=4 main.py "
+        "-c config/ablation/text_only.py --coco_path data/RefHuman "
+        "--output_dir outputs/tables/runs/text_only --resume auto --swin_pretrain_path swin.pth "
+        "--options batch_size=4 accumulation_steps=1 --amp"
+    )
+    assert table == ("tools/table.py 4 --runs outputs/tables/runs --output outputs/tables/table04")
+    assert commands(4) == [table]  # finished
+
+
+@pytest.mark.parametrize(
+    ("gpus", "start", "batch"),
+    [
+        ("0", "main.py --device cpu ", "batch_size=4 accumulation_steps=4"),
+        ("1", "--nproc_per_node=1 ", "batch_size=4 accumulation_steps=4"),
+        ("8", "--nproc_per_node=8 ", "batch_size=2 accumulation_steps=1"),
+        ("16", "--nproc_per_node=16 ", "batch_size=1 accumulation_steps=1"),
+        ("", "--nproc_per_node=2 ", "batch_size=4 accumulation_steps=2"),  # those that are visible
+    ],
+)
+def test_a_step_has_sixteen_images(commands, gpus, start, batch):
+    training, _ = commands(4, *(["--gpus", gpus] if gpus else []))
+    assert start in training and training.endswith(f"--options {batch}")
+
+
+def test_an_evaluation_takes_the_trained_checkpoint(commands):
+    training, evaluation, table = commands(9, "--gpus", "1", "--", "--amp")
+    assert "-c config/uniphd_coco.py" in training and "--coco_path data/coco" in training
+    assert evaluation.endswith(
+        "-c config/uniphd_coco.py --coco_path data/RefHuman "
+        "--output_dir outputs/tables/runs/uniphd_coco_on_refhuman --eval "
+        "--resume outputs/tables/runs/uniphd_coco/checkpoint.pth --dataset_file refhuman"
+    )
+    assert "9 --runs" in table
+    # Table 3 has the same training, whose own evaluation it shows.
+    (table,) = commands(3, "--data", "house/data/coco")
+    assert table.startswith("tools/table.py 3 ")
+
+
+def test_with_checkpoints_nothing_is_trained(commands, tmp_path):
+    (
+        tmp_path / "house" / "data" / "coco" / "annotations" / "person_keypoints_val2017.json"
+    ).unlink()
+    evaluation, table = commands(9, "--gpus", "0", "--checkpoint", "uniphd_coco=a b.pth")
+    given = "outputs/tables/table09/given/uniphd_coco_on_refhuman"
+    assert f"--output_dir {given} --eval --resume {tmp_path}/a b.pth" in evaluation
+    assert table.endswith(f"--run uniphd_coco_on_refhuman={given}")
+    evaluation, table = commands(2, "--gpus", "0", "--checkpoint", "uniphd=a.pth")
+    assert "-c config/uniphd.py --coco_path data/RefHuman --output_dir " in evaluation
+    assert table.endswith("--run uniphd=outputs/tables/table02/given/uniphd")
+
+
+def test_an_error_leaves_the_other_rows_and_an_interruption_ends_all(commands):
+    lines = commands(10, "--gpus", "0", fails="groups_5.py")
+    assert [line.partition("-c ")[2].split()[:1] for line in lines] == [
+        ["config/uniphd.py"],
+        ["config/ablation/groups_5.py"],
+        ["config/ablation/groups_10.py"],
+        [],  # the table
+    ]
+    (interrupted,) = commands(10, "--gpus", "0", fails="groups_5.py", status=130, expected=130)
+    assert "groups_5.py" in interrupted
 
 
 @pytest.mark.parametrize(

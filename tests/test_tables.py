@@ -122,8 +122,11 @@ def test_the_scripts_run_what_their_tables_need():
         text = script.read_text().replace("\\\n", " ")
         assert script.name.startswith(f"table{table.number:02d}_")
         assert f"begin {table.number} " in text and text.endswith("\ntable\n")
-        runs = dict(re.findall(r"^run (\S+) +(\S+)", text, re.M))
+        runs = dict(re.findall(r"^(?:run|train) (\S+) +(\S+)", text, re.M))
         assert list(runs) == table.trainings()
+        assert sorted(re.findall(r"^run (\S+)", text, re.M)) == sorted(
+            name for name in table.runs() if name in RUNS and RUNS[name].evaluates is None
+        )
         evaluations = re.findall(r"^evaluate (\S+) (\S+) (\S+)", text, re.M)
         assert {name: run for name, run, _ in evaluations} == {
             name: RUNS[name].evaluates

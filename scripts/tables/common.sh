@@ -2,7 +2,8 @@
 #
 #   begin NUMBER "$@"                     reads the command line
 #   needs refhuman coco                   folders of data: $refhuman and $coco
-#   run NAME CONFIG [flags]               a training; not again if it is finished
+#   run NAME CONFIG [flags]               a training with its evaluation; not again if it is finished
+#   train NAME CONFIG [flags]             the same, where the table shows another evaluation
 #   evaluate NAME RUN CONFIG [flags]      the checkpoint of training RUN; flags are those of main.py
 #   count SPLIT                           statistics of $refhuman
 #   table                                 the table from all of them
@@ -21,7 +22,7 @@ usage() {
   --data FOLDER         RefHuman (default: data/RefHuman); of a table on COCO alone: COCO
   --coco FOLDER         COCO 2017, where the table needs it (default: data/coco)
   --checkpoint FILE...  evaluate these instead of training: NAME=FILE, or files in this order:
-                        $(sed -n 's/^run \([^ ]*\).*/\1/p' "$script" | paste -sd' ')
+                        $(sed -n 's/^\(run\|train\) \([^ ]*\).*/\2/p' "$script" | paste -sd' ')
                         What is not given is not trained then.
   --output FOLDER       takes table.md, table.json and table.png (default: outputs/tables/$label)
   --runs FOLDER         of all tables' trainings (default: outputs/tables/runs): what one has
@@ -104,50 +105,64 @@ print(max(n for n in (0, 1, 2, 4, 8, 16) if n <= visible))')"
     step=(batch_size="$batch" accumulation_steps="$((16 / processes / batch))")
 }
 
+# needs refhuman, coco, or coco_to_train: not if checkpoints are given.
 needs() {
     refhuman="${data_folder:-data/RefHuman}" coco="${coco_folder:-data/coco}"
     [ "$*" != coco ] || coco="${coco_folder:-${data_folder:-data/coco}}"
-    [ -z "$smoke" ] || make_smoke_data "$@"
-    local name file option
+    if [ -n "$smoke" ]; then
+        make_smoke_data "$@"
+        return
+    fi
+    local name
     for name in "$@"; do
-        file="$refhuman/RefHuman_val.json" option=--data
-        [ "$name" = refhuman ] || file="$coco/annotations/person_keypoints_val2017.json" option=--coco
-        [ "$*" != coco ] || option=--data
-        [ -f "$file" ] || refuse "$file does not exist; give the folder of the data with $option."
+        case "$name${given:+ given}" in
+            refhuman*) there "$refhuman/RefHuman_val.json" --data ;;
+            "coco_to_train given") ;;
+            *) there "$coco/annotations/person_keypoints_val2017.json" \
+                "$([ "$*" = coco ] && echo --data || echo --coco)" ;;
+        esac
     done
 }
 
+there() { [ -f "$1" ] || refuse "$1 does not exist; give the folder of the data with $2."; }
+
+# Shown at 96 pixels, but large enough for people of COCO's "large" size.
 make_smoke_data() {
     refhuman="$runs_folder/data/RefHuman" coco="$runs_folder/data/coco"
     [ -f "$refhuman/RefHuman_val.json" ] ||
-        "$PYTHON" tools/make_synthetic.py --output "$refhuman" --train 12 --val 6 --image-size 96 \
+        "$PYTHON" tools/make_synthetic.py --output "$refhuman" --train 12 --val 6 --image-size 320 \
             --people 1 3 --difficulty 0.3 --captions 1 --workers 1
     [[ "$*" != *coco* || -f "$coco/annotations/person_keypoints_val2017.json" ]] ||
         "$PYTHON" tools/table.py smoke_coco "$refhuman" --output "$coco"
 }
 
 run() {
-    local name="$1" config="$2" folder="$runs_folder/$1" file
-    shift 2
+    local name="$1" config="$2" file
     file="$(given_for "$name")"
     if [ -n "$file" ]; then
-        evaluate_file "$name" "$output_folder/given/$name" "$file" "$config" "$@"
+        evaluate_file "$name" "$output_folder/given/$name" "$file" "$config" "${@:3}"
         evaluated+=("$name=$output_folder/given/$name")
-    elif [ -n "$given" ]; then
-        return 0 # given checkpoints are evaluated instead of training
-    elif finished "$folder"; then
-        echo "== $name: finished already ($folder) =="
     else
-        echo "== $name: training ($folder) =="
-        local options=()
-        if [ -z "$smoke" ]; then
-            local swin="${SWIN_WEIGHTS:-weights/swin_tiny_patch4_window7_224.pth}"
-            [ -e "$swin" ] || refuse "$swin does not exist; name the Swin authors' file in SWIN_WEIGHTS."
-            options=(--options "${step[@]}" --swin_pretrain_path "$swin")
-        fi
-        attempt "$name" main_program "$name" "$config" --output_dir "$folder" --resume auto \
-            ${options[@]+"${options[@]}"} "$@" ${more[@]+"${more[@]}"}
+        train "$@"
     fi
+}
+
+train() {
+    local name="$1" config="$2" folder="$runs_folder/$1" options=() swin
+    shift 2
+    [ -z "$given" ] || return 0 # given checkpoints are evaluated instead of training
+    if finished "$folder"; then
+        echo "== $name: finished already ($folder) =="
+        return 0
+    fi
+    echo "== $name: training ($folder) =="
+    if [ -z "$smoke" ]; then
+        swin="${SWIN_WEIGHTS:-weights/swin_tiny_patch4_window7_224.pth}"
+        [ -e "$swin" ] || refuse "$swin does not exist; name the Swin authors' file in SWIN_WEIGHTS."
+        options=(--swin_pretrain_path "$swin" --options "${step[@]}")
+    fi
+    attempt "$name" main_program "$name" "$config" --output_dir "$folder" --resume auto \
+        ${options[@]+"${options[@]}"} "$@" ${more[@]+"${more[@]}"}
 }
 
 evaluate() {

@@ -5,8 +5,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 begin 5 "$@"
-needs refhuman coco
-run grouppose config/grouppose_refhuman.py --dataset_file coco --coco_path "$coco" \
+needs refhuman coco_to_train
+train grouppose config/grouppose_refhuman.py --dataset_file coco --coco_path "$coco" \
     --options select_results=[]
 evaluate grouppose_on_refhuman grouppose config/grouppose_refhuman.py
 table

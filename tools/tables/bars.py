@@ -15,7 +15,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-_COLUMNS = 3
 _HEIGHT = 0.38  # of a bar, in rows
 _COLORS = {"published": "0.55", "quoted": "0.8", "ours": "C0"}
 
@@ -23,7 +22,7 @@ _COLORS = {"published": "0.55", "quoted": "0.8", "ours": "C0"}
 def draw(record: Mapping[str, Any], output: Path) -> None:
     """Draw what `comparison.compare` returned into a PNG file: a panel for every column."""
     panels = record["columns"]
-    columns = min(_COLUMNS, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
     height = 1.1 + 0.42 * len(record["rows"])
     figure, axes = plt.subplots(
