@@ -48,6 +48,8 @@ def write_training(folder, config="config/uniphd.py", done=None, metrics=METRICS
         "note": note,
         "parameters": 184031828,
         "batch": {"samples_per_step": 16},
+        "device": "cuda:0 (NVIDIA)",
+        "processes": 4,
         "versions": {"commit": "abc", "changed": False, "torch": "2"},
     }
     write_json(folder / "run.json", [{"exit": "SIGTERM"}, entry])
@@ -224,7 +226,10 @@ def test_smoke_runs_stay_among_themselves(tmp_path):
 
 
 def test_an_evaluation_of_a_checkpoint(tmp_path):
-    assert outcome(write_evaluation(tmp_path / "a")).remarks == ()
+    found = outcome(write_evaluation(tmp_path / "a"))
+    assert found.remarks == ()
+    line = comparison.origin(found.source)
+    assert line == "evaluation of b.pth, 20 of 20 epochs"
     found = outcome(write_evaluation(tmp_path / "b", weights={"epochs_done": 3}))
     assert found.remarks == ("the checkpoint is of an unfinished training: 3 of 20 epochs",)
     published = write_evaluation(tmp_path / "c", weights={"epochs_done": None, "epochs": None})
@@ -286,6 +291,7 @@ def test_a_table_with_ours_quoted_and_missing_rows(tmp_path, monkeypatch, capsys
     assert "| RefHCM (published later) | text | quoted | 66.8 | – | – | – | 500.0 |" in lines
     assert "- `uni_grouppose`: 7 of 20 epochs done" in lines
     assert "- `uni_edpose`: not run" in lines
+    assert "- `uniphd`: 20 epochs, 200 steps, 4 × cuda:0 (NVIDIA), commit abc" in lines
     row = lines.index("| Uni-ED-Pose | text | published | 65.3 | 78.3 | 74.5 | 61.5 | 175.7 |")
     assert lines[row + 1] == "|  |  | ours | missing | missing | missing | missing | missing |"
     record = json.loads((output / "table.json").read_text())

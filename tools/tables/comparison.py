@@ -164,7 +164,7 @@ def _head(record: Mapping[str, Any], level: int) -> list[str]:
 
 
 def _foot(record: Mapping[str, Any], marks: Mapping[str, str]) -> list[str]:
-    """Remarks on the figures, what is missing, notes, and where the figures come from."""
+    """Remarks on our figures, what is missing, notes, and where ours come from."""
     foot = [
         f"{marks[name]} {name}: {'; '.join(source['remarks'])}.\n"
         for name, source in record["runs"].items()
@@ -176,7 +176,30 @@ def _foot(record: Mapping[str, Any], marks: Mapping[str, str]) -> list[str]:
         foot.append("")
     if any(row["status"] == QUOTED for row in record["rows"]):
         foot.append("Quoted: published by others or by the paper, nothing was trained for it.\n")
-    return [*foot, *(f"{note}\n" for note in record["notes"])]
+    foot += [f"{note}\n" for note in record["notes"]]
+    if record["runs"]:
+        foot.append("Where ours come from:\n")
+        foot += [f"- `{name}`: {origin(source)}" for name, source in record["runs"].items()]
+    return foot
+
+
+def origin(source: Mapping[str, Any]) -> str:
+    """Where a run's figures come from, on one line."""
+    if source["kind"] == "statistics":
+        return ", ".join(Path(file).name for file in source["files"])
+    if source["kind"] == "training":
+        facts = [f"{source['epochs']} epochs, {source['steps']:,} steps"]
+    else:
+        weights = source["weights"]
+        facts = [f"evaluation of {Path(weights['file']).name}"]
+        if weights["epochs"] is not None:
+            facts.append(f"{weights['epochs_done']} of {weights['epochs']} epochs")
+    if source["device"]:
+        facts.append(f"{source['processes']} × {source['device']}")
+    if source["commit"]:
+        changed = " with changes" if source["changed"] is True else ""
+        facts.append(f"commit {source['commit'][:10]}{changed}")
+    return ", ".join(facts)
 
 
 def _marks(record: Mapping[str, Any]) -> dict[str, str]:

@@ -98,7 +98,7 @@ def read_statistics(folder: Path) -> Outcome:
             return Outcome(lack=f"{path} is not of tools/dataset_stats.py")
         for name, number in counts.items():
             totals[name] = totals.get(name, 0) + number
-        files.append(content.get("file"))
+        files.append(str(content.get("file")))
     # Images of the two splits are different ones: COCO's train2017 and val2017.
     return Outcome({"": totals}, source={"kind": "statistics", "files": files})
 
@@ -141,7 +141,7 @@ def _read_training(folder: Path, run: Run, *, smoke: bool) -> Outcome:
     source = {
         "kind": "training",
         "epochs": config.epochs,
-        "steps": last.get("step"),
+        "steps": last.get("step", 0),
         "samples_per_step": samples,
         "training_seconds": round(sum(record.get("seconds", 0.0) for record in records), 1),
         "speed": last.get("speed"),
