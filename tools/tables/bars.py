@@ -46,8 +46,9 @@ def draw(record: Mapping[str, Any], output: Path) -> None:
 
 
 def _draw_column(axis: Axes, record: Mapping[str, Any], column: Mapping[str, Any]) -> None:
-    """One column: for every row a bar of the published figure, and below it one of ours."""
-    for place, row in enumerate(record["rows"]):
+    """One column: for every row that has it a bar of the published figure, below it one of ours."""
+    rows = [row for row in record["rows"] if row["cells"][column["name"]]["published"] is not None]
+    for place, row in enumerate(rows):
         cell = row["cells"][column["name"]]
         quoted = row["status"] == QUOTED
         bars = [("published", "quoted" if quoted else "published", place - _HEIGHT / 2)]
@@ -60,8 +61,8 @@ def _draw_column(axis: Axes, record: Mapping[str, Any], column: Mapping[str, Any
             text = f"{value:,.{column['decimals']}f}"
             axis.annotate(text, (value, height), (2, 0), textcoords="offset points", va="center",
                           fontsize=7)  # fmt: skip
-    axis.set_yticks(range(len(record["rows"])), map(label, record["rows"]), fontsize=8)
-    axis.set_ylim(len(record["rows"]) - 0.4, -0.6)
+    axis.set_yticks(range(len(rows)), map(label, rows), fontsize=8)
+    axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.margins(x=0.15)
     axis.set_title(column["name"])
     axis.grid(axis="x", alpha=0.3)
