@@ -185,7 +185,7 @@ TOOLS = {
         ("{large} {out}.txt", "ends in .pth or .safetensors"),
         ("{large} {below}.pth", "{file} is a file"),
         ("{large} {out}.pth --half", "in 16 bits: 'a' has 2 of 2 values that are not finite"),
-        ("{large} {out}.pth --published", "names that our model does not have"),
+        ("{large} {out}.pth --published", "names that the published model has no"),
     ],
     "plot_log": [
         ("", "required"),

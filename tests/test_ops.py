@@ -64,7 +64,7 @@ def assert_agrees(function, inputs: list[Tensor]) -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype)[6:])
-@pytest.mark.parametrize("channels", [1, 3, 8, 16, 24, 32, 37, 64, 100, 256])
+@pytest.mark.parametrize("channels", [1, 3, 8, 16, 24, 32, 37, 48, 64, 100, 256])
 def test_compiled_agrees_with_formula(compiled, channels, dtype):
     """Every width of vector and every remainder of the channel loop, in every type."""
     assert_agrees(compiled, random_inputs(2, [(5, 7), (3, 2), (1, 1)], 5, 3, 4, channels, dtype))

@@ -87,8 +87,8 @@ def emulated(request, tmp_path_factory):
 def test_emulated_kernels_agree_with_formula(emulated):
     """Every group size, vector width and remainder, in both orders of the lanes."""
     for dtype, widths in {
-        torch.float32: (8, 16, 24, 32, 64, 128, 256, 1, 5, 37),
-        torch.bfloat16: (8, 16, 32, 128, 256, 512, 12),
+        torch.float32: (8, 16, 24, 32, 48, 64, 128, 256, 1, 5, 37),
+        torch.bfloat16: (8, 16, 32, 48, 128, 256, 512, 12),
         torch.float16: (32, 7),
         torch.float64: (2, 8, 32, 100, 3),
     }.items():
@@ -192,7 +192,7 @@ def gradients_on_gpu(function, inputs: list[Tensor], incoming: Tensor) -> list[T
 @gpu
 @needs_gpu
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype)[6:])
-@pytest.mark.parametrize("channels", [1, 3, 8, 16, 24, 32, 37, 64, 128, 256, 320])
+@pytest.mark.parametrize("channels", [1, 3, 8, 16, 24, 32, 37, 48, 64, 128, 256, 320])
 def test_gpu_agrees_with_formula(cuda_operator, channels, dtype):
     for shapes, points in SHAPES:
         inputs = random_inputs(2, shapes, 300, 3, points, channels, dtype, "cuda")

@@ -66,7 +66,7 @@ def to_reference(
         model: which one it is.
 
     Raises:
-        UserError: a name that our model does not have.
+        UserError: a name that the published model has no counterpart of, as other decoders have.
     """
     rules = tuple((own, published) for published, own in _published_names(model).RULES)
     converted: dict[str, Tensor] = {}
@@ -80,7 +80,7 @@ def to_reference(
         if published.startswith(_DOUBLED_HEADS):
             converted[_DOUBLED_PREFIX + published] = value
     if unknown:
-        raise UserError(_listing("names that our model does not have", unknown))
+        raise UserError(_listing("names that the published model has no counterpart of", unknown))
     return converted
 
 

@@ -41,8 +41,9 @@ def build(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
         MissingFileError, OSError: the text encoder or the backbone's file is not there.
     """
     skeleton = get_skeleton(cfg.skeleton)
-    backbone = backbone_of(cfg, first_level=2)
-    channels_c2, channels_c3, channels_c4, _ = backbone.num_channels
+    # Only masks need C2.  Without, its norm would be a parameter without gradient.
+    backbone = backbone_of(cfg, first_level=2 if cfg.mask_head else 3)
+    *fine_channels, channels_c4, _ = backbone.num_channels
     model = UniPHD(
         backbone=backbone,
         prompt_encoder=PromptEncoder(
@@ -55,7 +56,7 @@ def build(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
             dropout=cfg.prompt_dropout,
             instance_query=cfg.query_init == "prompt",
         ),
-        input_projection=InputProjection(backbone.num_channels[1:], cfg.hidden_dim),
+        input_projection=InputProjection(backbone.num_channels[-3:], cfg.hidden_dim),
         fusion=PromptFusion(cfg.hidden_dim, cfg.num_heads),
         encoder=encoder_of(cfg),
         query_init=build_query_init(cfg, skeleton),
@@ -65,9 +66,7 @@ def build(cfg: Config) -> tuple[UniPHD, Criterion, PostProcess]:
             if cfg.decoder == "edpose"
             else PredictionHeads(cfg.decoder_layers, cfg.hidden_dim, cfg.pose_head)
         ),
-        mask_head=(
-            DynamicMaskHead(cfg.hidden_dim, (channels_c2, channels_c3)) if cfg.mask_head else None
-        ),
+        mask_head=DynamicMaskHead(cfg.hidden_dim, fine_channels) if cfg.mask_head else None,
         matcher=matcher_of(cfg, skeleton, COSTS),
         mask_head_checkpointing=cfg.mask_head_checkpointing,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ class DynamicMaskHead(nn.Module):
         fine_channels: channels of C2 and C3, which refine the masks.
     """
 
-    def __init__(self, embed_dim: int, fine_channels: tuple[int, int]) -> None:
+    def __init__(self, embed_dim: int, fine_channels: Sequence[int]) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         weights = (embed_dim + 2) * MASK_DIM + MASK_DIM * MASK_DIM

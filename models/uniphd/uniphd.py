@@ -28,7 +28,7 @@ class UniPHD(nn.Module):
     """Promptable pose and mask estimation (paper, Sec. 3; Fig. 2 shows the same modules).
 
     Args:
-        backbone: image → C2…C5.
+        backbone: image → C2…C5; C3…C5 for a model without masks.
         prompt_encoder: prompt → features and instance query.
         input_projection: C3…C5 → four levels of width D.
         fusion: prompt into visual tokens.
@@ -77,7 +77,7 @@ class UniPHD(nn.Module):
         yield from self.fusion.parameters()
 
     def encode_image(self, samples: NestedTensor) -> list[NestedTensor]:
-        """What any number of prompts share: C2…C5 of normalised, padded images."""
+        """What any number of prompts share: the backbone's maps of normalised, padded images."""
         return self.backbone(samples)
 
     def forward(
@@ -118,8 +118,9 @@ class UniPHD(nn.Module):
         """
         if features is None:
             features = self.encode_image(samples)
-        levels = self.input_projection(features[1:], samples.mask)
-        c2, c3, c4, *levels = samples.for_samples([*features[:3], *levels])
+        maps, levels = features[:-1], self.input_projection(features[-3:], samples.mask)
+        *fine, c4 = samples.for_samples(maps)
+        levels = samples.for_samples(levels)
         prompt = self.prompt_encoder(prompts, c4, samples.tensors.shape[-2:])
         memory = self.encoder(self.fusion(levels, prompt))
         groups = self.query_init(memory, prompt.instance_query)
@@ -137,8 +138,7 @@ class UniPHD(nn.Module):
                 decoded[-1].instance_queries.take_along_dim(chosen[..., None], dim=1),
                 decoded[-1].centers.take_along_dim(chosen[..., None], dim=1),
                 memory,
-                c2.tensors,
-                c3.tensors,
+                *(level.tensors for level in fine),
                 samples.sizes,
             )
             if self.mask_head_checkpointing and self.training:

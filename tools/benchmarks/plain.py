@@ -28,7 +28,9 @@ from models.uniphd.criterion import Criterion
 from models.uniphd.mask_head import MASK_DIM, SHUFFLE, DynamicMaskHead, MaskRefinement
 from models.uniphd.matcher import GroupMatcher, Matching
 from models.uniphd.ops import MSDeformAttn, ms_deform_attn_pytorch
+from models.uniphd.query_init import QueryInitializer
 from models.uniphd.uniphd import UniPHD
+from util.errors import UserError
 from util.nested_tensor import NestedTensor
 
 Operator = Callable[..., Tensor]
@@ -167,12 +169,23 @@ class PlainUniPHD(nn.Module):
     Args:
         model: gives all parts and parameters, and loses its deformable attention to this one.
         operator: takes the arguments of `ms_deform_attn`.
+
+    Raises:
+        UserError: the model is an ablation or a rival whose form is another one.
     """
 
     takes_prompts = True
 
     def __init__(self, model: UniPHD, operator: Operator) -> None:
         super().__init__()
+        if not isinstance(model.query_init, QueryInitializer) or (
+            model.heads.visibility_heads is None
+        ):
+            raise UserError(
+                "The plain form is made of models with the encoder's proposals and keypoints in "
+                "every layer; choose decoder=pose_centric or grouppose, query_init=prompt and "
+                "pose_head=True."
+            )
         self.model = model
         if model.mask_head is not None:
             model.mask_head = PlainMaskHead(model.mask_head)
