@@ -272,6 +272,28 @@ def test_the_order_of_table_5_by_hand():
     )
 
 
+def test_a_crowd_and_a_perfect_model_turn_the_order_round():
+    """Where nobody is missed, it decides who else is let in: by score before the right poses."""
+    true_box = (100, 100, 100, 100)
+    others = [(0.99, pose_in(300, 20, 380, 120)), (0.98, pose_in(300, 200, 380, 300))]
+    inside = pose_in(110, 110, 190, 190)  # L1 distance 40, nearer than all neighbours
+    neighbours = [
+        [],
+        [pose_in(100, 90, 200, 150)],  # share 0.5, IoU 5000 / 11000
+        [pose_in(100, 0, 160, 400)],  # share 0.6, IoU 6000 / 28000
+        [pose_in(165, 0, 200, 400)],  # share 0.35, IoU 3500 / 20500
+    ]
+    results = {
+        number: results_of(*others, *((0.95, pose[::-1]) for pose in near), (0.9, inside))
+        for number, near in enumerate(neighbours, start=1)
+    }
+    figures = summaries(truth_of(*[(true_box, visible(inside))] * 4), results)
+    # All four are found every time, after none, one, two or three others, and all eleven.
+    expected = {"none": 4 / 15, "l1": 1, "iou@0.3": 4 / 5, "intersection@0.5": 4 / 6}
+    expected["intersection@0.3"] = 4 / 7
+    assert {text: figures[text]["keypoint_ap"] for text in TABLE_5} == pytest.approx(expected)
+
+
 def test_results_that_are_no_people_are_never_chosen():
     pose = pose_in(110, 110, 190, 190)
     truth = truth_of(((100, 100, 100, 100), visible(pose)))
