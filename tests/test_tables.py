@@ -229,7 +229,7 @@ def test_an_evaluation_of_a_checkpoint(tmp_path):
     found = outcome(write_evaluation(tmp_path / "a"))
     assert found.remarks == ()
     line = comparison.origin(found.source)
-    assert line == "evaluation of b.pth, 20 of 20 epochs"
+    assert line == "evaluation of a/b.pth, 20 of 20 epochs"
     found = outcome(write_evaluation(tmp_path / "b", weights={"epochs_done": 3}))
     assert found.remarks == ("the checkpoint is of an unfinished training: 3 of 20 epochs",)
     published = write_evaluation(tmp_path / "c", weights={"epochs_done": None, "epochs": None})

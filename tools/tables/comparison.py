@@ -191,7 +191,8 @@ def origin(source: Mapping[str, Any]) -> str:
         facts = [f"{source['epochs']} epochs, {source['steps']:,} steps"]
     else:
         weights = source["weights"]
-        facts = [f"evaluation of {Path(weights['file']).name}"]
+        file = Path(weights["file"])
+        facts = [f"evaluation of {file.parent.name}/{file.name}"]
         if weights["epochs"] is not None:
             facts.append(f"{weights['epochs_done']} of {weights['epochs']} epochs")
     if source["device"]:
