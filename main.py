@@ -39,7 +39,7 @@ from util.logging import LOGGER_NAME, setup
 from util.loss_means import NonFiniteLossError
 from util.optimization import LearningRateSchedule, Optimization, autocast_dtype
 from util.run_folder import RunFolder, find_newest
-from util.run_record import RunRecord, changed_settings
+from util.run_record import RunRecord, changed_settings, weights_facts
 from util.stopping import RunStoppedError
 from util.trackers import TRACKERS, parse_trackers
 from util.weight_average import WeightAverage
@@ -287,6 +287,7 @@ def run(arguments: argparse.Namespace) -> None:
         "note": arguments.note,
         "settings": f"config{suffix}.py",
         "resumes": None if resumes is None else str(resumes),
+        "weights": weights_facts(arguments.resume or arguments.pretrain_model_path, start),
     }
     with RunRecord(output_dir / f"run{suffix}.json", facts, device) as record:
         build_and_run(cfg, arguments, device, start, resumes, folder, record)
@@ -320,10 +321,12 @@ def build_and_run(
     model, criterion = model.to(device), criterion.to(device)
     if cfg.compile != "off":
         compile_layers(model, cfg.compile, static_shapes=bool(cfg.pad_sides))
+    parameters = sum(p.numel() for p in model.parameters())
+    record.update(parameters=parameters)
     logger.info(
         "%s with %s parameters on %s, %d process(es)%s",
         type(model).__name__,
-        f"{sum(p.numel() for p in model.parameters()):,}",
+        f"{parameters:,}",
         device,
         distributed.world_size(),
         f"; {arguments.note}" if arguments.note else "",

@@ -313,6 +313,11 @@ def test_evaluation_of_the_checkpoint_repeats_the_metrics(trained, tmp_path, cap
     (entry,) = json.loads((tmp_path / "run_eval.json").read_text())
     assert (entry["mode"], entry["exit"]) == ("evaluation", "finished")
     assert (tmp_path / entry["settings"]).is_file()
+    weights = entry["weights"]
+    assert weights["file"] == str(output / "checkpoint.pth")
+    assert weights["epochs_done"] == weights["epochs"] == 1
+    state = checkpoint.load(output / "checkpoint.pth")["model"]
+    assert 0.9 < entry["parameters"] / sum(value.numel() for value in state.values()) <= 1
     assert not (tmp_path / "run.json").exists()
 
 

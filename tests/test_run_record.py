@@ -16,7 +16,7 @@ from util import run_record
 from util.config import Config
 from util.errors import MissingFileError, UserError
 from util.loss_means import NonFiniteLossError
-from util.run_record import RunRecord, changed_settings, project_version
+from util.run_record import RunRecord, changed_settings, project_version, weights_facts
 from util.stopping import RunStoppedError
 
 
@@ -150,3 +150,14 @@ def test_changed_settings_are_named(tmp_path):
     assert changed_settings(None, config, tmp_path) == []
     (told,) = changed_settings({"no_such": 1}, config, tmp_path)
     assert told.startswith("those of the checkpoint cannot be read (")
+
+
+def test_an_entry_says_which_weights_were_evaluated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert weights_facts(None, None) is None
+    content = {"model": {}, "epoch": 2, "config": {"epochs": 20}}
+    expected = {"file": str(tmp_path / "a.pth"), "epochs_done": 3, "epochs": 20}
+    assert weights_facts("a.pth", content) == expected
+    published = weights_facts("/b/c.pth", {"model": {}})
+    assert published == {"file": "/b/c.pth", "epochs_done": None, "epochs": None}
+    assert weights_facts("auto", content)["file"] == "auto"

@@ -123,6 +123,30 @@ def changed_settings(stored: Any, config: Config, source: Path) -> list[str]:
     return _differences(before, config.to_dict())
 
 
+def weights_facts(
+    source: str | None, content: Mapping[str, Any] | None
+) -> dict[str, str | int | None] | None:
+    """What weights a run starts with, or evaluates; None: none.
+
+    Args:
+        source: the checkpoint as the command line names it.
+        content: what `util.checkpoint.load` returned; None: there was none.
+
+    Returns:
+        `file`, an absolute path (or "auto"), and of how many `epochs` of its training were
+        `epochs_done`; None where the checkpoint does not say.
+    """
+    if content is None or source is None:
+        return None
+    settings = content.get("config") or {}
+    epoch = content.get("epoch")
+    return {
+        "file": source if source == "auto" else os.path.abspath(source),
+        "epochs_done": epoch + 1 if isinstance(epoch, int) else None,
+        "epochs": settings.get("epochs"),
+    }
+
+
 def project_version() -> dict[str, str | bool]:
     """The project's `commit`, and whether it was `changed` since; "unknown" without git."""
     found = _git("rev-parse", "--show-toplevel", "HEAD").splitlines()
