@@ -122,6 +122,18 @@ def is_finished(folder: Path, checkpoint: Path | None = None) -> bool:
         return False
 
 
+def finished_training(folder: Path) -> tuple[Config, Mapping[str, Mapping[str, float]]]:
+    """Settings of a training, and the figures after its last epoch by kind of prompt.
+
+    Raises:
+        UserError: it is not finished, or not a training's folder.
+    """
+    config, records = _training_of(folder)
+    if lack := _lack_of_training(config, records):
+        raise UserError(f"{folder}: {lack}")
+    return config, records[-1]["eval"]
+
+
 # --- trainings -----------------------------------------------------------------------------------
 
 
