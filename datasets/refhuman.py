@@ -220,8 +220,7 @@ def pair_entries(
             key and the remedy.
     """
     pairs = []
-    checked: dict[str, Any] = {}
-    checked_size: tuple[int, int] | None = None
+    checked: dict[int, tuple[tuple[int, int], dict[str, Any]]] = {}
     for image_entry, of_image in join_annotations(content, source, "RefHuman"):
         where = f"{source}: image id {image_entry['id']}"
         check_single(of_image, where)
@@ -229,19 +228,25 @@ def pair_entries(
         frame = Frame.of_annotation(source, image_entry, annotation)
         size = (frame.height, frame.width)
         # Of a person with several captions, the first one's annotation is checked.
-        if size != checked_size or not _share_all(annotation, checked):
+        checked_size, first = checked.get(_shared(annotation), (None, {}))
+        if size != checked_size or not _share_all(annotation, first):
             check_person(annotation, frame, crowd_allowed=False)
             check_box(annotation, frame)
             check_area(annotation, frame)
             check_keypoints(annotation, frame, skeleton)
             check_segmentation(annotation, frame)
             check_scribbles(annotation, frame)
-            checked, checked_size = annotation, size
+            checked[_shared(annotation)] = size, annotation
         check_text(image_entry, "caption", where)
         check_prompts(image_entry, annotation, where, prompts)
         pairs.append((image_entry, annotation))
     check_annotation_ids((annotation for _, annotation in pairs), source)
     return pairs
+
+
+def _shared(annotation: dict[str, Any]) -> int:
+    """What annotations have in common that hold the same objects: the identity of one of them."""
+    return id(annotation.get("keypoints"))
 
 
 def _share_all(annotation: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -284,18 +289,21 @@ def check_prompts(
 def _refer_to_people(
     pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]],
 ) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], int, dict[str, Any]]]]:
-    """Annotations that are not the one before with other ids; and how the pairs refer to them.
+    """Annotations that are not an earlier one with other ids; and how the pairs refer to them.
 
     Returns:
         The annotations; of each pair the image entry, the number of its annotation, and its ids.
     """
     people: list[dict[str, Any]] = []
+    numbers: dict[int, int] = {}
     references = []
     for image_entry, annotation in pairs:
-        if not people or not _share_all(annotation, people[-1]):
+        number = numbers.get(_shared(annotation))
+        if number is None or not _share_all(annotation, people[number]):
+            number = numbers[_shared(annotation)] = len(people)
             people.append(annotation)
         ids = {key: annotation[key] for key in _IDS if key in annotation}
-        references.append((image_entry, len(people) - 1, ids))
+        references.append((image_entry, number, ids))
     return people, references
 
 
