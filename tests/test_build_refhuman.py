@@ -26,8 +26,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from datasets.building import build as building
-from datasets.building.json_stream import read_lists
 from datasets.building.texts import cleaned_caption, read_captions, read_refs
+from datasets.json_stream import read_lists
 from datasets.refhuman import RefHuman
 from datasets.scribble import draw_scribbles
 from datasets.transforms import keep_size
@@ -509,7 +509,7 @@ def test_lists_are_read_as_json_reads_them(tmp_path, monkeypatch):
     for indent in (None, 2):
         file.write_text(json.dumps(content, indent=indent), encoding="utf-8-sig")
         for chunk in (1, 2, 7, 10**6):
-            monkeypatch.setattr("datasets.building.json_stream._CHUNK", chunk)
+            monkeypatch.setattr("datasets.json_stream._CHUNK", chunk)
             names = ("images", "empty", "numbers", "annotations")
             found = {name: [] for name in names}
             for name, entry in read_lists(file, names):
@@ -563,8 +563,8 @@ def test_a_pickle_gets_no_more_memory_than_it_fills(tmp_path, content):
 
 
 def test_memory_does_not_grow_with_an_entry_that_never_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.building.json_stream._CHUNK", 10)
-    monkeypatch.setattr("datasets.building.json_stream._LONGEST_ENTRY", 100)
+    monkeypatch.setattr("datasets.json_stream._CHUNK", 10)
+    monkeypatch.setattr("datasets.json_stream._LONGEST_ENTRY", 100)
     file = tmp_path / "a.json"
     file.write_text('{"a": ["' + "x" * 10**5 + '"]}')
     with pytest.raises(UserError, match="not valid JSON"):
