@@ -223,7 +223,7 @@ def pair_entries(
     checked: dict[int, tuple[tuple[int, int], dict[str, Any]]] = {}
     for image_entry, of_image in join_annotations(content, source, "RefHuman"):
         where = f"{source}: image id {image_entry['id']}"
-        check_single(of_image, where)
+        check_single(len(of_image), where)
         annotation = of_image[0]
         frame = Frame.of_annotation(source, image_entry, annotation)
         size = (frame.height, frame.width)
@@ -256,15 +256,15 @@ def _share_all(annotation: dict[str, Any], other: dict[str, Any]) -> bool:
     )
 
 
-def check_single(of_image: Sequence[dict[str, Any]], where: str) -> None:
+def check_single(num_annotations: int, where: str) -> None:
     """An image entry, called `where` in errors, has to have one annotation.
 
     Raises:
         UserError: it has none or several.
     """
-    if len(of_image) != 1:
+    if num_annotations != 1:
         raise UserError(
-            f"{where} has {len(of_image)} annotations; RefHuman has exactly one person per "
+            f"{where} has {num_annotations} annotations; RefHuman has exactly one person per "
             f"image entry. Is this a plain COCO file (dataset=coco)?"
         )
 
@@ -280,10 +280,15 @@ def check_prompts(
     for name in prompts:
         lacking = get_kind(name).lacking(image_entry, annotation)
         if lacking is not None:
-            raise UserError(
-                f"{where} has no '{lacking}', which {name} prompts need; add one or leave out the "
-                f"{name} prompts."
-            )
+            raise UserError(describe_lacking(where, lacking, name))
+
+
+def describe_lacking(where: str, lacking: str, name: str) -> str:
+    """What a pair, called `where`, lacks for prompts of the kind `name`."""
+    return (
+        f"{where} has no '{lacking}', which {name} prompts need; add one or leave out the {name} "
+        f"prompts."
+    )
 
 
 def _refer_to_people(

@@ -31,6 +31,7 @@ from datasets.refhuman import RefHuman
 from datasets.scribble import draw_scribbles
 from datasets.transforms import keep_size
 from util.errors import UserError
+from util.processes import in_order
 
 
 def run(monkeypatch, file, *more, split="train", output="out.json", status=0, workers=1):
@@ -481,10 +482,9 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert resumed.read_bytes() == output.read_bytes()
 
 
-def test_a_worker_that_is_killed(tmp_path):
-    task = building.PeoplePart(tmp_path / "x", None, [])
+def test_a_worker_that_is_killed():
     with pytest.raises(UserError, match="lower --workers"):
-        list(building._finished(_die, [task], 2))
+        list(in_order(_die, [3], 2))
 
 
 def _die(task):

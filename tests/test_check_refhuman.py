@@ -12,7 +12,6 @@ import check_refhuman
 import make_synthetic
 import numpy as np
 import pytest
-from checking.content import ContentCheck
 from checking.defects import KINDS
 from checking.shapes import distances
 from conftest import write_coco, write_refhuman
@@ -396,10 +395,9 @@ def check_synthetic(folder: Path, seed: int, count: int) -> None:
     settings = {**SYNTHETIC, "train": count, "val": 2, "seed": seed}
     make_synthetic.make(folder, settings, workers=1)
     file = folder / "RefHuman_train.json"
-    content = json.loads(file.read_text())
-    checked, defects = check_refhuman.check(content, str(file), folder / "images", COCO, 1)
+    checked, defects = check_refhuman.check(file, folder / "images", COCO, 1)
     assert defects == []
-    assert isinstance(checked, ContentCheck) and len(checked.images) == len(content["images"])
+    assert len(checked.images) == len(json.loads(file.read_text())["images"])
 
 
 def test_synthetic_data_has_no_defect(tmp_path):

@@ -7,17 +7,11 @@ interrupted run goes on with the parts that are missing. No list of all annotati
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +26,7 @@ from util.command_line import output_folder
 from util.errors import UserError
 from util.files import remove_leftovers, written_whole
 from util.images import load_image
+from util.processes import in_order
 
 PART_SIZE = 200
 """Images, or people, that a process takes at a time."""
@@ -103,6 +98,14 @@ def make_people(part: PeoplePart) -> int:
         lines.append({**pair, "captions": captions})
     _write_lines(part.file, lines)
     return len(part.people)
+
+
+def _finish(work: Callable[[Any], int], task: ImagesPart | PeoplePart) -> int:
+    """Do a part, unless its file is there already; returns how many images or people it has."""
+    if task.file.is_file():
+        return len(task.entries if isinstance(task, ImagesPart) else task.people)
+    cv2.setNumThreads(1)
+    return work(task)
 
 
 def _write_lines(path: Path, lines: Iterable[Record]) -> None:
@@ -249,7 +252,7 @@ class Building:
     def _run(self, work: Callable[[Any], int], tasks: Iterable[Any], total: int, unit: str) -> None:
         """Do all parts whose files are not there yet."""
         with tqdm(total=total, unit=unit, disable=None) as progress:
-            for count in _finished(work, tasks, self._workers):
+            for count in in_order(partial(_finish, work), tasks, self._workers):
                 progress.update(count)
 
     def _join(self, files: list[Path], left_out: LeftOut) -> Record:
@@ -332,50 +335,3 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(items)
     while batch := list(islice(iterator, PART_SIZE)):
         yield batch
-
-
-# --- processes -----------------------------------------------------------------------------------
-
-
-def _finished(work: Callable[[Any], int], tasks: Iterable[Any], workers: int) -> Iterator[int]:
-    """Results of `work(task)`, in order; of tasks whose file is there already, their sizes.
-
-    At most three tasks per process are waiting, so that their memory is bounded.
-
-    Raises:
-        UserError: a process was killed.
-    """
-    if workers == 1:
-        for task in tasks:
-            yield _size(task) if task.file.is_file() else work(task)
-        return
-    with contextlib.ExitStack() as stack:
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
-        stack.callback(pool.shutdown, cancel_futures=True)
-        waiting: deque[Any] = deque()
-        try:
-            for task in tasks:
-                if task.file.is_file():
-                    yield _size(task)
-                    continue
-                waiting.append(pool.submit(work, task))
-                if len(waiting) >= 3 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "A worker process was ended from outside. If the system killed it, memory was "
-                "short: lower --workers. The same command goes on where this one stopped."
-            ) from error
-
-
-def _size(task: ImagesPart | PeoplePart) -> int:
-    return len(task.entries if isinstance(task, ImagesPart) else task.people)
-
-
-def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the others
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    cv2.setNumThreads(1)
