@@ -38,7 +38,7 @@ from datasets.skeleton import SKELETONS, Skeleton, get_skeleton
 from util import visualize
 from util.command_line import output_folder, run_program
 from util.errors import UserError
-from util.files import written_whole
+from util.files import written_together, written_whole
 
 _SOURCES = Path(__file__).resolve().parent / "browse"
 _PAGE = "index.html"
@@ -110,22 +110,25 @@ def make_page(
         },
         "pairs": columns,
     }
-    # While parts of two pages lie side by side there is none.
-    (output / _PAGE).unlink(missing_ok=True)
-    shutil.rmtree(parts, ignore_errors=True)
-    if copy:
-        there = [
-            entry["file_name"]
-            for entry, state in zip(entries, states, strict=True)
-            if STATES[state] != "missing"
-        ]
-        copy_images(images, there, parts / "images")
-    for kind, values in pieces.items():
-        _write_pieces(parts, kind, values)
-    _write(parts / "index.js", f"const INDEX = {_compact(index)};\n")
-    for name in _SCRIPTS:
-        _write(parts / name, (_SOURCES / name).read_text(encoding="utf-8"))
-    _write(output / _PAGE, (_SOURCES / "page.html").read_text(encoding="utf-8"))
+    with written_together(output) as unfinished:
+        if copy:
+            there = [
+                entry["file_name"]
+                for entry, state in zip(entries, states, strict=True)
+                if STATES[state] != "missing"
+            ]
+            copy_images(images, there, unfinished / _PARTS / "images")
+        for kind, values in pieces.items():
+            _write_pieces(unfinished / _PARTS, kind, values)
+        _write(unfinished / _PARTS / "index.js", f"const INDEX = {_compact(index)};\n")
+        for name in _SCRIPTS:
+            source = (_SOURCES / name).read_text(encoding="utf-8")
+            _write(unfinished / _PARTS / name, source)
+        page = (_SOURCES / "page.html").read_text(encoding="utf-8")
+        _write(unfinished / _PAGE, page)
+        # While parts of two pages lie side by side there is none.
+        (output / _PAGE).unlink(missing_ok=True)
+        shutil.rmtree(parts, ignore_errors=True)
     return index
 
 

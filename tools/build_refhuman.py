@@ -180,6 +180,7 @@ def build(arguments: argparse.Namespace) -> None:
         "settings": settings,
     }
     write_json(summary, content)
+    building.finish()
     report(counts, survey.left_out, output, summary)
 
 

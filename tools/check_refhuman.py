@@ -16,6 +16,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,11 @@ def check(
         ("people", shape_tasks(checked, clean), None),
         ("images", file_tasks(checked, images), len(checked.by_file)),
     ):
-        with tqdm(desc=name, total=total, unit="", disable=None) as progress:
-            for result in in_order(check_part, tasks, workers):
+        with (
+            tqdm(desc=name, total=total, unit="", disable=None) as progress,
+            closing(in_order(check_part, tasks, workers)) as results,
+        ):
+            for result in results:
                 defects += result.defects
                 clean |= result.clean
                 progress.update(result.count)

@@ -48,7 +48,7 @@ from datasets.scribble import NUM_POINTS
 from datasets.skeleton import SKELETONS, Skeleton
 from util.command_line import output_folder, run_program
 from util.errors import MissingFileError
-from util.files import written_whole
+from util.files import written_together, written_whole
 from util.logging import write_json
 
 # The page's font shows no other scripts; whole words in any of them are counted.
@@ -398,8 +398,9 @@ def main() -> int:
         folder = output_folder(arguments.output, "--output")
         statistics = count(AnnotationFile(arguments.file), SKELETONS[arguments.skeleton])
         record = {"file": str(arguments.file), **statistics.as_record()}
-        draw_page(statistics, arguments.file.name, folder / f"{_NAME}.png")
-        write_json(folder / f"{_NAME}.json", record)
+        with written_together(folder) as unfinished:
+            draw_page(statistics, arguments.file.name, unfinished / f"{_NAME}.png")
+            write_json(unfinished / f"{_NAME}.json", record)
         print("| images | instances | expressions |\n|---|---|---|")
         print(f"| {statistics.images:,} | {statistics.instances:,} | {statistics.expressions:,} |")
         for name, distribution in record["distributions"].items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -196,9 +197,11 @@ class Building:
         # Everybody in these images goes into the list "people".
         wanted = {own for own, image_id in people.items() if image_id in needed}
         files = self._write_people(captions, images, wanted)
-        counts = self._join(files, left_out)
+        return self._join(files, left_out)
+
+    def finish(self) -> None:
+        """Remove what an interrupted run would go on with."""
         shutil.rmtree(self._parts)
-        return counts
 
     def _usable_images(
         self,
@@ -251,9 +254,17 @@ class Building:
 
     def _run(self, work: Callable[[Any], int], tasks: Iterable[Any], total: int, unit: str) -> None:
         """Do all parts whose files are not there yet."""
-        with tqdm(total=total, unit=unit, disable=None) as progress:
-            for count in in_order(partial(_finish, work), tasks, self._workers):
-                progress.update(count)
+        with (
+            tqdm(total=total, unit=unit, disable=None) as progress,
+            closing(in_order(partial(_finish, work), tasks, self._workers)) as counts,
+        ):
+            try:
+                for count in counts:
+                    progress.update(count)
+            except BaseException:
+                counts.close()
+                remove_leftovers(self._parts)  # of the processes that were ended
+                raise
 
     def _join(self, files: list[Path], left_out: LeftOut) -> Record:
         """Write the output from all parts, with ids from 1."""
@@ -268,7 +279,7 @@ class Building:
                 counts["pairs"] += len(line["captions"]) or 1
         counts["images"] = len(names)
         if not counts["pairs"]:
-            shutil.rmtree(self._parts)  # or another selection would be refused because of them
+            self.finish()  # or another selection would be refused because of them
             reasons = ", ".join(f"{count} x {why}" for why, count in left_out.counts.most_common(5))
             example = next((w for d in left_out.details.values() for w in d.values() if w), "")
             raise UserError(
