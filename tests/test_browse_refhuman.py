@@ -330,11 +330,11 @@ def test_an_earlier_page_is_replaced_whole(refhuman_folder, tmp_path, monkeypatc
 
     monkeypatch.setattr(browse_refhuman, "_write_pieces", stop)
     with pytest.raises(OSError, match="No space"):
-        make(folder, output)
-    assert not (output / "index.html").exists()
+        make(refhuman_folder(pairs={"val": 2}), output)
     monkeypatch.undo()
-    make(folder, output)
-    assert (output / "index.html").exists()
+    assert {path.name for path in (output / "browse_files").iterdir()} == left
+    assert "const INDEX" in (output / "browse_files" / "index.js").read_text()
+    assert {path.name for path in output.iterdir()} == {"index.html", "browse_files"}
 
 
 def test_what_is_not_a_page_is_not_replaced(refhuman_folder, tmp_path):

@@ -16,7 +16,7 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,26 +110,31 @@ def make_page(
         },
         "pairs": columns,
     }
+    there = [
+        name
+        for name, state in zip(index["images"]["name"], states, strict=True)
+        if STATES[state] != "missing"
+    ]
     with written_together(output) as unfinished:
         if copy:
-            there = [
-                entry["file_name"]
-                for entry, state in zip(entries, states, strict=True)
-                if STATES[state] != "missing"
-            ]
             copy_images(images, there, unfinished / _PARTS / "images")
-        for kind, values in pieces.items():
-            _write_pieces(unfinished / _PARTS, kind, values)
-        _write(unfinished / _PARTS / "index.js", f"const INDEX = {_compact(index)};\n")
-        for name in _SCRIPTS:
-            source = (_SOURCES / name).read_text(encoding="utf-8")
-            _write(unfinished / _PARTS / name, source)
-        page = (_SOURCES / "page.html").read_text(encoding="utf-8")
-        _write(unfinished / _PAGE, page)
+        _write_page(unfinished, index, pieces)
         # While parts of two pages lie side by side there is none.
         (output / _PAGE).unlink(missing_ok=True)
         shutil.rmtree(parts, ignore_errors=True)
     return index
+
+
+def _write_page(
+    folder: Path, index: Mapping[str, Any], pieces: Mapping[str, Sequence[Any]]
+) -> None:
+    """Write the page and all that it loads but images; the page itself comes last."""
+    for kind, values in pieces.items():
+        _write_pieces(folder / _PARTS, kind, values)
+    _write(folder / _PARTS / "index.js", f"const INDEX = {_compact(index)};\n")
+    for name in _SCRIPTS:
+        _write(folder / _PARTS / name, (_SOURCES / name).read_text(encoding="utf-8"))
+    _write(folder / _PAGE, (_SOURCES / "page.html").read_text(encoding="utf-8"))
 
 
 def _require_own(output: Path, parts: Path, inputs: Sequence[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,7 +154,7 @@ class ContentCheck:
                 self.by_file.setdefault(image.file_name, []).append(image)
                 if self.file.form == REFHUMAN and not passes(
                     *("caption", places, entry, None),
-                    *(check_text, entry, "caption", self._where(image)),
+                    *(_check_caption, entry, self._where(image)),
                 ):
                     self._without_text.add(image.id)
         self.counts["images"] = len(self.image_ids["images"])
@@ -308,7 +309,7 @@ class ContentCheck:
         """The captions of one image file."""
         told: dict[str, ImageEntry] = {}
         for image in pairs:
-            sentence = " ".join((image.caption or "").split()).casefold()
+            sentence = _as_said(image.caption or "")
             key = image.people[0].key
             if not sentence or key is None:
                 continue
@@ -336,6 +337,27 @@ class ContentCheck:
                         f"{image.file_name}; add it, or leave 'people' out."
                     )
                     self.findings.add("people_lack", message, [person.place], image.id, person.id)
+
+
+def _check_caption(entry: Mapping[str, Any], where: str) -> None:
+    """A caption, if it is there, has to be a text with something to see; blank ones come later.
+
+    Raises:
+        UserError: it is not.
+    """
+    check_text(entry, "caption", where)
+    caption = entry.get("caption") or ""
+    if caption.strip() and not _as_said(caption):
+        raise UserError(
+            f"{where}: 'caption' holds nothing that can be seen, {caption!r}; write it again."
+        )
+
+
+def _as_said(caption: str) -> str:
+    """A sentence without what a reader does not see: how letters are composed, space, marks."""
+    text = unicodedata.normalize("NFC", caption)
+    seen = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cf", "Cc"))
+    return " ".join(seen.split()).casefold()
 
 
 def _usable_id(value: Any) -> int | str | None:
