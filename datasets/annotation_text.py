@@ -76,49 +76,56 @@ def _parse_object(text: str) -> dict[str, Any]:
 def _parse_list(text: str, place: int) -> tuple[list[Any], int]:
     """The list whose bracket is at `place`, and the place after it."""
     entries: list[Any] = []
-    read = _Repetitions(text).read
+    read = Repetitions().read
     if text.startswith("]", _space(text, place + 1).end()):
         raise _UnusualError
     while text[place] != "]":
-        entry, end = read(_space(text, place + 1).end())
+        entry, end = read(text, _space(text, place + 1).end())
         entries.append(entry)
         place = _expect(text, end, ",]")
     return entries, place + 1
 
 
-class _Repetitions:
-    """Annotations of a text, known by what their own text is without the ids.
+class Repetitions:
+    """Annotations that were read, known by what their text is without the ids.
 
     Args:
-        text: that holds them.
+        last_only: only the last one that differs from the one before it is known.
     """
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, *, last_only: bool = False) -> None:
+        self._last_only = last_only
         # By a digest: two annotations need not stand beside each other, and the text of all that
         # differ would be as large as the file.
         self._known: dict[bytes, dict[str, Any]] = {}
 
-    def read(self, start: int) -> tuple[Any, int]:
-        """The value at `start`, and the place after it."""
-        end = self._text.find("}", start) + 1
-        ids, digest = self._outline(start, end)
+    def read(self, text: str, start: int) -> tuple[Any, int]:
+        """The value at `start`, and the place after it; a repetition shares its lists.
+
+        Raises:
+            ValueError, StopIteration: there is no whole value.
+        """
+        if not text.startswith("{", start):
+            return _scan(text, start)
+        end = text.find("}", start) + 1
+        ids, digest = self._outline(text, start, end)
         known = self._known.get(digest)
         if known is not None:
             # No JSON object is the beginning of another: this one ends where the known one does.
             return known | ids, end
-        entry, true_end = _scan(self._text, start)
+        entry, true_end = _scan(text, start)
         if ids and true_end == end:
-            self._known[digest] = entry
+            if self._last_only:
+                self._known.clear()
+            self._known[digest] = entry.copy()  # the caller may change its own
         return entry, true_end
 
-    def _outline(self, start: int, end: int) -> tuple[dict[str, int], bytes]:
+    @staticmethod
+    def _outline(text: str, start: int, end: int) -> tuple[dict[str, int], bytes]:
         """The ids and a digest of all else; no ids: where they are is not clear."""
-        text = self._text
         # Braces inside: of another object, or of a string. Without a backslash keys are written as
         # they are read, and no string holds quotation marks.
-        plain = text.startswith("{", start) and text.find("{", start + 1, end) < 0
-        if not plain or text.find("\\", start, end) >= 0:
+        if text.find("{", start + 1, end) >= 0 or text.find("\\", start, end) >= 0:
             return {}, b""
         ids: dict[str, int] = {}
         parts, place = [], start

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from datasets.annotation_text import Repetitions
 from util.errors import MissingFileError, UserError, shown
 
 _CHUNK = 2**20  # characters that are read at once
@@ -31,7 +31,8 @@ _ANNOTATIONS = _Kind("valid JSON of an annotation file", "fetch it again")
 def read_object(path: Path) -> Iterator[tuple[str, int | None, Any]]:
     """All that is in a file of one JSON object, in the file's order, lists entry by entry.
 
-    Only one value or entry and a piece of the file are in memory at a time.
+    Only one value or entry and a piece of the file are in memory at a time. An annotation that is
+    the one before it with other ids shares its lists, as in `datasets.annotation_text`.
 
     Args:
         path: of the file, in UTF-8.
@@ -107,7 +108,7 @@ class _Reader:
     def __init__(self, file: IO[str], path: Path, kind: _Kind) -> None:
         self._file, self._path, self._kind = file, path, kind
         self._text, self._place, self._ended = "", 0, False
-        self._decoder = json.JSONDecoder()
+        self._repetitions = Repetitions(last_only=True)
 
     def object(self) -> Iterator[tuple[str, int | None, Any]]:
         """See `read_object`."""
@@ -176,7 +177,7 @@ class _Reader:
         wanted = _CHUNK
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._text, self._place)
+                value, end = self._repetitions.read(self._text, self._place)
                 # A number may go on behind what was read: "1" of "1.5", or "1" of "1e" + "-5".
                 if end + 2 < len(self._text) or self._ended:
                     self._place = end
@@ -184,6 +185,8 @@ class _Reader:
                 reason = "it ends inside of a value"
             except ValueError as error:  # not kept: it would hold on to the text
                 reason = str(error).partition(": line")[0]
+            except StopIteration:
+                reason = "expected a value"
             if self._ended or len(self._text) - self._place > _LONGEST_ENTRY:
                 raise self._error(reason)
             # Each time as much again, so that all reading together takes no longer than twice.

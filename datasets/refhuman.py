@@ -229,7 +229,7 @@ def pair_entries(
         size = (frame.height, frame.width)
         # Of a person with several captions, the first one's annotation is checked.
         checked_size, first = checked.get(_shared(annotation), (None, {}))
-        if size != checked_size or not _share_all(annotation, first):
+        if size != checked_size or not share_all(annotation, first):
             check_person(annotation, frame, crowd_allowed=False)
             check_box(annotation, frame)
             check_area(annotation, frame)
@@ -249,7 +249,7 @@ def _shared(annotation: dict[str, Any]) -> int:
     return id(annotation.get("keypoints"))
 
 
-def _share_all(annotation: dict[str, Any], other: dict[str, Any]) -> bool:
+def share_all(annotation: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two annotations hold the same objects, apart from their ids."""
     return annotation.keys() == other.keys() and all(
         value is other[key] for key, value in annotation.items() if key not in _IDS
@@ -304,7 +304,7 @@ def _refer_to_people(
     references = []
     for image_entry, annotation in pairs:
         number = numbers.get(_shared(annotation))
-        if number is None or not _share_all(annotation, people[number]):
+        if number is None or not share_all(annotation, people[number]):
             number = numbers[_shared(annotation)] = len(people)
             people.append(annotation)
         ids = {key: annotation[key] for key in _IDS if key in annotation}

@@ -484,4 +484,4 @@ def test_synthetic_data_has_no_defect(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_much_synthetic_data_has_no_defect(tmp_path, seed):
-    check_synthetic(tmp_path / "many", seed=seed, count=200)
+    check_synthetic(tmp_path / "many", seed=seed, count=2000)

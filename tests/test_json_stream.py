@@ -54,6 +54,16 @@ def test_lists_are_read_as_json_reads_them(tmp_path, monkeypatch):
     assert list(read_lists(file, ())) == []
 
 
+def test_a_caller_may_change_what_it_gets(tmp_path):
+    """The next repetition is as the file has it."""
+    file = tmp_path / "a.json"
+    content = [{"id": i, "image_id": i, "keypoints": [1, 2]} for i in range(3)]
+    file.write_text(json.dumps({"annotations": content}))
+    for (_, entry), expected in zip(read_lists(file, ("annotations",)), content, strict=True):
+        assert entry == expected
+        entry["keypoints"] = entry["keypoints"][::-1]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -43,7 +43,7 @@ from datasets.checks import (
     check_text,
     flat_scribbles,
 )
-from datasets.refhuman import check_single
+from datasets.refhuman import check_single, share_all
 from datasets.scribble import NUM_POINTS
 from datasets.skeleton import SKELETONS, Skeleton
 from util.command_line import output_folder, run_program
@@ -167,6 +167,7 @@ def count(file: AnnotationFile, skeleton: Skeleton) -> Statistics:
     for image in images.values():
         by_file.setdefault(image.file_name, []).append(image)
     num_annotations: Counter[int] = Counter()
+    last: tuple[dict[str, Any], tuple[int, int], Counted] | None = None
     for key, number, value in file.annotations_and_people():
         if key == "people" and number is None:
             in_list = Counter() if value == [] else None
@@ -179,7 +180,11 @@ def count(file: AnnotationFile, skeleton: Skeleton) -> Statistics:
             image = images[value["image_id"]]
             num_annotations[image.id] += 1
             if not value.get("iscrowd"):
-                image.people.append(_counted(source, image, value, skeleton))
+                size = (image.height, image.width)
+                # Captions of one person mostly follow each other.
+                if last is None or last[1] != size or not share_all(value, last[0]):
+                    last = (value, size, _counted(source, image, value, skeleton))
+                image.people.append(last[2])
     statistics.pairs = len(images)
     statistics.images = len(by_file)
     for entries in by_file.values():

@@ -31,7 +31,7 @@ from datasets.checks import (
     check_text,
 )
 from datasets.prompts import PROMPT_KINDS, get_kind
-from datasets.refhuman import check_single, describe_lacking
+from datasets.refhuman import check_single, describe_lacking, share_all
 from datasets.skeleton import Skeleton
 from util.errors import UserError
 
@@ -120,6 +120,7 @@ class ContentCheck:
         self._sound: set[bytes] = set()  # digests of annotations without a defect
         self._without_text: set[int] = set()  # ids of images whose caption is no text
         self._lacking: dict[tuple[str | None, ...], tuple[str | None, ...]] = {}
+        self._last: tuple[Mapping[str, Any], tuple[int, int], bytes] | None = None
         self._listed: dict[str, list[PersonKey]] | None = None
 
     def read_images(self) -> None:
@@ -199,7 +200,7 @@ class ContentCheck:
             return None
         image = self.images[image_id]
         entry = image.as_entry()
-        digest = _digest(annotation, image)
+        digest = self._digest(annotation, image)
         sound = frozenset(PARTS)
         if digest not in self._sound:
             sound = self._check_parts(entry, number, annotation)
@@ -207,6 +208,14 @@ class ContentCheck:
             self._sound.add(digest)
         image.people.append(self._person(entry, number, annotation, sound))
         return Shape(entry, number, annotation, sound, digest)
+
+    def _digest(self, annotation: Mapping[str, Any], image: ImageEntry) -> bytes:
+        """See `_digest`; captions of one person mostly follow each other."""
+        size = (image.height, image.width)
+        last = self._last
+        if last is None or last[1] != size or not share_all(annotation, last[0]):
+            self._last = last = (annotation, size, _digest(annotation, image))
+        return last[2]
 
     def _check_parts(
         self, entry: Mapping[str, Any], number: int, annotation: Mapping[str, Any]
