@@ -251,9 +251,12 @@ def _shared(annotation: dict[str, Any]) -> int:
 
 def share_all(annotation: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two annotations hold the same objects, apart from their ids."""
-    return annotation.keys() == other.keys() and all(
-        value is other[key] for key, value in annotation.items() if key not in _IDS
-    )
+    if annotation.keys() != other.keys():
+        return False
+    for key, value in annotation.items():  # a generator takes twice as long
+        if value is not other[key] and key not in _IDS:
+            return False
+    return True
 
 
 def check_single(num_annotations: int, where: str) -> None:
