@@ -13,6 +13,9 @@ from pathlib import Path
 from util.errors import UserError
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
@@ -32,7 +35,8 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
         _reach_disk(path.parent)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # of a full disk
+        # Of a full disk an error has no name, or that of the file that was being copied.
+        if error.errno in _FULL or (error.errno is not None and error.filename is None):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
