@@ -12,7 +12,6 @@ from pathlib import Path
 
 from util.errors import UserError
 
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
