@@ -1,13 +1,14 @@
 """The JSON of annotation files, read faster than by `json.loads`.
 
 In a RefHuman file a person has several sentences, and for each an annotation that differs in its
-ids alone. The text of such a repetition is compared, not read again.
+ids alone. Such a repetition is known by its text, wherever in the file it is, and not read again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -75,62 +76,67 @@ def _parse_object(text: str) -> dict[str, Any]:
 def _parse_list(text: str, place: int) -> tuple[list[Any], int]:
     """The list whose bracket is at `place`, and the place after it."""
     entries: list[Any] = []
-    repeated: _Repeated | None = None
+    read = Repetitions().read
     if text.startswith("]", _space(text, place + 1).end()):
         raise _UnusualError
     while text[place] != "]":
-        start = _space(text, place + 1).end()
-        found = repeated.read(text, start) if repeated else None
-        if found is None:
-            entry, end = _scan(text, start)
-            repeated = _Repeated.of(entry, text[start:end])
-        else:
-            entry, end = found
+        entry, end = read(text, _space(text, place + 1).end())
         entries.append(entry)
         place = _expect(text, end, ",]")
     return entries, place + 1
 
 
-class _Repeated:
-    """An annotation whose like may follow, with other ids.
+class Repetitions:
+    """Annotations that were read, known by what their text is without the ids.
 
     Args:
-        entry: the annotation.
-        keys: "id" and "image_id", in the order of the text.
-        parts: the text before, between and after their numbers.
+        last_only: only the last one that differs from the one before it is known.
     """
 
-    def __init__(self, entry: dict[str, Any], keys: list[str], parts: list[str]) -> None:
-        self.entry, self.keys, self.parts = entry, keys, parts
+    def __init__(self, *, last_only: bool = False) -> None:
+        self._last_only = last_only
+        # By a digest: two annotations need not stand beside each other, and the text of all that
+        # differ would be as large as the file.
+        self._known: dict[bytes, dict[str, Any]] = {}
 
-    @classmethod
-    def of(cls, entry: Any, text: str) -> _Repeated | None:
-        """Of an annotation and its text; None: where its ids are is not clear."""
-        found = list(_ID.finditer(text))
-        if not isinstance(entry, dict) or sorted(m[1] for m in found) != ["id", "image_id"]:
-            return None
-        parts, place = [], 0
-        for match in found:
+    def read(self, text: str, start: int) -> tuple[Any, int]:
+        """The value at `start`, and the place after it; a repetition shares its lists.
+
+        Raises:
+            ValueError, StopIteration: there is no whole value.
+        """
+        if not text.startswith("{", start):
+            return _scan(text, start)
+        end = text.find("}", start) + 1
+        ids, digest = self._outline(text, start, end)
+        known = self._known.get(digest)
+        if known is not None:
+            # No JSON object is the beginning of another: this one ends where the known one does.
+            return known | ids, end
+        entry, true_end = _scan(text, start)
+        if ids and true_end == end:
+            if self._last_only:
+                self._known.clear()
+            self._known[digest] = entry.copy()  # the caller may change its own
+        return entry, true_end
+
+    @staticmethod
+    def _outline(text: str, start: int, end: int) -> tuple[dict[str, int], bytes]:
+        """The ids and a digest of all else; no ids: where they are is not clear."""
+        # Braces inside: of another object, or of a string. Without a backslash keys are written as
+        # they are read, and no string holds quotation marks.
+        if text.find("{", start + 1, end) >= 0 or text.find("\\", start, end) >= 0:
+            return {}, b""
+        ids: dict[str, int] = {}
+        parts, place = [], start
+        for match in _ID.finditer(text, start, end):
             number = _number(text, match.end())
-            # Text that looks like it may be inside of another object, or of a string.
-            if number is None or entry.get(match[1]) != int(number[0]):
-                return None
+            if number is None or match[1] in ids:
+                return {}, b""
+            ids[match[1]] = int(number[0])
             parts.append(text[place : match.end()])
             place = number.end()
-        if text.count("{") != 1:
-            return None
-        return cls(entry, [match[1] for match in found], [*parts, text[place:]])
-
-    def read(self, text: str, place: int) -> tuple[dict[str, Any], int] | None:
-        """The annotation at `place`, and the place after it; None: it is another one."""
-        entry = self.entry.copy()
-        for part, key in zip(self.parts, self.keys, strict=False):
-            if not text.startswith(part, place):
-                return None
-            number = _number(text, place + len(part))
-            if number is None:
-                return None
-            entry[key], place = int(number[0]), number.end()
-        if not text.startswith(self.parts[-1], place):
-            return None
-        return entry, place + len(self.parts[-1])
+        if len(ids) != 2:
+            return {}, b""
+        others = "\0".join((*parts, text[place:end])).encode("utf-8", "surrogatepass")
+        return ids, hashlib.blake2b(others, digest_size=16).digest()

@@ -304,4 +304,7 @@ def same_person(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two annotations of an image are of the same person: by `person_id`, else by shape."""
     if "person_id" in first and "person_id" in second:
         return first["person_id"] == second["person_id"]
-    return all(list(first[key]) == list(second[key]) for key in ("keypoints", "bbox"))
+    return all(
+        first[key] is second[key] or list(first[key]) == list(second[key])
+        for key in ("keypoints", "bbox")
+    )

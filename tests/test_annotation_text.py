@@ -8,12 +8,16 @@ import json
 import pytest
 from conftest import write_refhuman
 
+from datasets import refhuman
 from datasets.annotation_text import collection_paused, parse
 from datasets.refhuman import RefHuman
 from datasets.transforms import keep_size
 from util.errors import UserError
 
-BODY = '"bbox": [1, 2.5], "caption": "a \\"id\\": 3"'
+BODIES = [
+    '"bbox": [1, 2.5], "caption": "a \\"id\\": 3"',
+    '"bbox": [1, 2.5], "caption": "an id: 3"',
+]
 LISTS = [
     '{"id": 1, "image_id": 2, B}, {"id": 3, "image_id": 4, B}',
     '{"id": 1, "image_id": 2, B}, {"id": 3, "image_id": 4, "bbox": [1, true]}',
@@ -29,6 +33,13 @@ LISTS = [
     '{"id": 1, "x": "", "image_id": 2}, 5, null, [], {}',
     '{"x": {"image_id": 2}, "id": 2, "\\u0069mage_id": 2}, '
     '{"x": {"image_id": 3}, "id": 2, "\\u0069mage_id": 2}',
+    '{"id": 1, "image_id": 2, "x": "}"}, {"id": 2, "image_id": 3, "x": "}"}, '
+    '{"id": 2, "image_id": 3, "x": "} "}',
+    '{"id": 1, "image_id": 2, "x": "{"}, {"id": 2, "image_id": 3, "x": "{"}',
+    '{"id": 1, "image_id": 2, "\\u0069d": 1.0}, {"id": 2, "image_id": 3, "\\u0069d": 1.0}',
+    '{"id": 1, "image_id": 2, "id": 4}, {"id": 2, "image_id": 2, "id": 4}',
+    '{"id": 1, "image_id": 2, B}, {"id": 3, "image_id": 2}, 4, {"id": 5, "image_id": 6, B}, '
+    '{"id": 7, "image_id": 8}, {"id": 9, "image_id": 1, "bbox": [1, 2.5]}',
     "",
     " ",
 ]
@@ -43,8 +54,9 @@ LISTS = [
         '[{"annotations": [%s]}]',
     ],
 )
-def test_what_json_reads(entries, form):
-    text = form % entries.replace("B", BODY)
+@pytest.mark.parametrize("body", BODIES)
+def test_what_json_reads(entries, form, body):
+    text = form % entries.replace("B", body)
     found = parse(text)
     assert repr(found) == repr(json.loads(text))  # equal, of the same types, in the same order
 
@@ -68,11 +80,13 @@ def test_broken_texts(text):
 
 
 def test_repetitions_share_what_they_have_in_common():
-    first, second, third = parse(
-        '{"annotations": [{"id": 1, "image_id": 1, "b": [1]}, {"id": 2, "image_id": 2, "b": [1]}, '
-        '{"id": 3, "image_id": 3, "b": [2]}]}'
+    """Wherever they are in the list."""
+    first, other, second, third = parse(
+        '{"annotations": [{"id": 1, "image_id": 1, "b": [1]}, {"id": 2, "image_id": 2, "b": [2]}, '
+        '{"id": 3, "image_id": 3, "b": [1]}, {"b": [1], "image_id": 3, "id": 3}]}'
     )["annotations"]
-    assert first["b"] is second["b"] and third["b"] == [2] and second["id"] == 2
+    assert first["b"] is second["b"] and other["b"] == [2] and second["id"] == 3
+    assert third["b"] is not first["b"] and list(third) == ["b", "image_id", "id"]
 
 
 def test_collection_goes_on_afterwards():
@@ -102,6 +116,34 @@ def test_repeated_annotations_come_back_whole(tmp_path):
     assert repr(truth["annotations"]) == repr(content["annotations"])
     assert repr(truth["images"]) == repr(content["images"])
     assert data.load_pair(4)[1:] == (content["images"][4], content["annotations"][4])
+
+
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_a_person_is_checked_once(tmp_path, monkeypatch, is_shuffled):
+    """However far the captions of a person are from each other."""
+    checked = []
+
+    def change(content, split):
+        repeat(content, split)
+        if is_shuffled:
+            order = [number for first in range(3) for number in range(first, 18, 3)]
+            content["images"] = [content["images"][number] for number in order]
+
+    check = refhuman.check_segmentation
+    monkeypatch.setattr(
+        refhuman, "check_segmentation", lambda *given: checked.append(0) or check(*given)
+    )
+    folder = write_refhuman(tmp_path / "data", pairs={"train": 6}, change=change)
+    file = folder / "RefHuman_train.json"
+    data = RefHuman(folder / "images", file, keep_size, training=True)
+    assert len(data) == 18 and len(checked) == 6
+    content = json.loads(file.read_text())
+    assert data.ground_truth()["images"] == content["images"]
+    of_image = {annotation["image_id"]: annotation for annotation in content["annotations"]}
+    expected = [of_image[image["id"]] for image in content["images"]]
+    assert data.ground_truth()["annotations"] == expected
+    groups = {frozenset(map(frozenset, people)) for people in data.image_groups()}
+    assert sorted(len(group) for people in groups for group in people) == [3] * 6
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

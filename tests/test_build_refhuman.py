@@ -26,12 +26,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from datasets.building import build as building
-from datasets.building.json_stream import read_lists
 from datasets.building.texts import cleaned_caption, read_captions, read_refs
 from datasets.refhuman import RefHuman
 from datasets.scribble import draw_scribbles
 from datasets.transforms import keep_size
-from util.errors import MissingFileError, UserError
+from util.errors import UserError
+from util.processes import in_order
 
 
 def run(monkeypatch, file, *more, split="train", output="out.json", status=0, workers=1):
@@ -482,65 +482,16 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert resumed.read_bytes() == output.read_bytes()
 
 
-def test_a_worker_that_is_killed(tmp_path):
-    task = building.PeoplePart(tmp_path / "x", None, [])
+def test_a_worker_that_is_killed():
     with pytest.raises(UserError, match="lower --workers"):
-        list(building._finished(_die, [task], 2))
+        list(in_order(_die, [3], 2))
 
 
 def _die(task):
     os._exit(1)
 
 
-# --- reading -------------------------------------------------------------------------------------
-
-
-def test_lists_are_read_as_json_reads_them(tmp_path, monkeypatch):
-    """Whatever the pieces that the file comes in."""
-    content = {
-        "info": {"a": [1, {"b": "]}"}]},
-        "images": [{"id": i, "name": f'"ü,{i}\\'} for i in range(5)],
-        "empty": [],
-        "numbers": [1, 23.5, -4e3, 4e-30, 5, True, None, "x"],
-        "annotations": [[i] * i for i in range(6)],
-        "last": 3,
-    }
-    file = tmp_path / "a.json"
-    for indent in (None, 2):
-        file.write_text(json.dumps(content, indent=indent), encoding="utf-8-sig")
-        for chunk in (1, 2, 7, 10**6):
-            monkeypatch.setattr("datasets.building.json_stream._CHUNK", chunk)
-            names = ("images", "empty", "numbers", "annotations")
-            found = {name: [] for name in names}
-            for name, entry in read_lists(file, names):
-                found[name].append(entry)
-            assert found == {name: content[name] for name in names}
-    assert list(read_lists(file, ())) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "expected an object"),
-        ("[1]", "expected an object"),
-        ('{"a": [1', "not valid JSON"),
-        ('{"a": [1 2]}', "expected ',' or ']'"),
-        ('{"a": [1],}', "not valid JSON"),
-        ('{"a": [1]} x', "expected nothing behind"),
-        ('{"a": 3}', "'a' has to be a list"),
-        ("{3: []}", "expected a key"),
-        ('{"a": [nul]}', "not valid JSON"),
-        ('{"a": [' + "[" * 10**5, "nested too deeply"),
-        ('{"a": ["\udcff"]}', "not text in UTF-8"),
-    ],
-)
-def test_broken_json(tmp_path, text, words):
-    file = tmp_path / "a.json"
-    file.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(UserError, match=words):
-        list(read_lists(file, ("a",)))
-    with pytest.raises(MissingFileError):
-        list(read_lists(tmp_path / "b.json", ("a",)))
+# --- reading ---
 
 
 @pytest.mark.parametrize(
@@ -560,15 +511,6 @@ def test_a_pickle_gets_no_more_memory_than_it_fills(tmp_path, content):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**22
-
-
-def test_memory_does_not_grow_with_an_entry_that_never_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.building.json_stream._CHUNK", 10)
-    monkeypatch.setattr("datasets.building.json_stream._LONGEST_ENTRY", 100)
-    file = tmp_path / "a.json"
-    file.write_text('{"a": ["' + "x" * 10**5 + '"]}')
-    with pytest.raises(UserError, match="not valid JSON"):
-        list(read_lists(file, ("a",)))
 
 
 def test_exports_of_annotation_tools(tmp_path, monkeypatch):

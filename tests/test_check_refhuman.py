@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import check_refhuman
+import dataset_stats
 import make_synthetic
 import numpy as np
 import pytest
+from checking import shapes
+from checking.cleaning import write_cleaned
 from checking.content import ContentCheck
 from checking.defects import KINDS
+from checking.reading import AnnotationFile
 from checking.shapes import distances
 from conftest import write_coco, write_refhuman
 from PIL import Image
 
+from datasets import json_stream
 from datasets.coco import CocoKeypoints
 from datasets.refhuman import RefHuman
 from datasets.skeleton import COCO
 from datasets.transforms import keep_size
+from util.errors import UserError
 
 Content = dict[str, Any]
 
@@ -138,12 +145,21 @@ PLANTED: dict[str, tuple[set[str], set[int | None], Callable[[Content], Any]]] =
     "scribble of 11 points": ({"scribble"}, {2}, set_annotation(scribble=[80, 40] * 11)),
     "caption a number": ({"caption"}, {2}, set_image(caption=5)),
     "caption with half a letter": ({"caption"}, {2}, set_image(caption="a \ud83d man")),
+    "caption invisible": ({"caption"}, {2}, set_image(caption="\u200b \u200e")),
     "caption blank": ({"prompt"}, {2}, set_image(caption=" \n")),
     "no scribble": ({"prompt"}, {2}, set_annotation(scribble=[])),
     "the same sentence": (
         {"same_sentence"},
         {2},
         set_image(caption="The  person on the LEFT side"),
+    ),
+    "the same sentence, written otherwise": (
+        {"same_sentence"},
+        {2},
+        lambda content: (
+            content["images"][0].update(caption="the man at the caf\u00e9"),
+            content["images"][1].update(caption="the man at the cafe\u0301\u200b"),
+        ),
     ),
     "people broken": ({"people"}, {None}, list_broken),
     "people no list": ({"people"}, {None}, lambda content: content.update(people={"a": 1})),
@@ -376,6 +392,66 @@ def test_a_copy_of_a_sound_file_is_the_same(monkeypatch, tmp_path):
     assert json.loads(fixed.read_text()) == json.loads(file.read_text())
 
 
+def test_a_list_of_annotations_before_the_images(monkeypatch, tmp_path):
+    file = refhuman_file(tmp_path / "data", lambda c: (list_people(c), set_annotation(area=5)(c)))
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(dict(reversed(content.items()))))
+    fixed, images = tmp_path / "fixed.json", tmp_path / "data" / "images"
+    assert check(monkeypatch, tmp_path, file, images)[1]["counts"] == {"area_off_mask": 1}
+    assert run(monkeypatch, file, "--images", images, "--fix", fixed, "--workers", 1) == 1
+    kept = json.loads(fixed.read_text())
+    assert list(kept) == list(reversed(content))
+    assert [image["id"] for image in kept["images"]] == [1, 3, 4, 5, 6]
+
+
+def test_captions_of_a_person_far_apart_share_what_is_found(monkeypatch, tmp_path):
+    """Each is told, also where the first of them was checked long before."""
+    monkeypatch.setattr(shapes, "_SHAPES_AT_A_TIME", 1)
+    drawn = []
+    decode = shapes.coco_mask.decode
+    monkeypatch.setattr(shapes.coco_mask, "decode", lambda code: drawn.append(0) or decode(code))
+
+    def change(content: Content) -> None:
+        for sort in ("images", "annotations"):
+            first, second = content[sort][0], content[sort][2]
+            changes = {"id": 7, "caption": "he"} if sort == "images" else {"id": 7, "image_id": 7}
+            content[sort].append({**first, **changes})
+            changes = {"id": 8, "caption": "she"} if sort == "images" else {"id": 8, "image_id": 8}
+            content[sort].append({**second, **changes})
+        content["annotations"][2]["area"] = content["annotations"][7]["area"] = 9.0
+
+    file = refhuman_file(tmp_path / "data", change)
+    report = check(monkeypatch, tmp_path, file, tmp_path / "data" / "images")[1]
+    assert [defect["image_id"] for defect in report["defects"]] == [3, 8]
+    assert len(drawn) == 7  # of eight, one was drawn before and had no defect
+
+
+def test_memory_does_not_grow_with_what_entries_hold(tmp_path, monkeypatch):
+    """Neither check nor copy nor statistics hold them."""
+    monkeypatch.setattr(json_stream, "_CHUNK", 10_000)
+
+    def change(content: Content, split: str) -> None:
+        fill_boxes(content)
+        for annotation in content["annotations"]:
+            annotation["note"] = "x" * 30_000
+        content["annotations"][3]["area"] = -1
+
+    write_refhuman(tmp_path / "data", pairs={"train": 100}, change=change)
+    file = tmp_path / "data" / "RefHuman_train.json"
+    tracemalloc.start()
+    try:
+        checked = ContentCheck(AnnotationFile(file), COCO)
+        checked.read_images()
+        assert sum(1 for _ in checked.shapes()) == 100
+        write_cleaned(checked, checked.findings.defects, tmp_path / "fixed.json")
+        with pytest.raises(UserError, match="'area'"):
+            dataset_stats.count(AnnotationFile(file), COCO)
+        assert dataset_stats.count(AnnotationFile(tmp_path / "fixed.json"), COCO).pairs == 99
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000 < file.stat().st_size / 2
+    finally:
+        tracemalloc.stop()
+
+
 def test_distances():
     mask = np.zeros((10, 20), dtype=np.uint8)
     mask[4, 5] = 1
@@ -396,10 +472,9 @@ def check_synthetic(folder: Path, seed: int, count: int) -> None:
     settings = {**SYNTHETIC, "train": count, "val": 2, "seed": seed}
     make_synthetic.make(folder, settings, workers=1)
     file = folder / "RefHuman_train.json"
-    content = json.loads(file.read_text())
-    checked, defects = check_refhuman.check(content, str(file), folder / "images", COCO, 1)
+    checked, defects = check_refhuman.check(file, folder / "images", COCO, 1)
     assert defects == []
-    assert isinstance(checked, ContentCheck) and len(checked.images) == len(content["images"])
+    assert len(checked.images) == len(json.loads(file.read_text())["images"])
 
 
 def test_synthetic_data_has_no_defect(tmp_path):
@@ -409,4 +484,4 @@ def test_synthetic_data_has_no_defect(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_much_synthetic_data_has_no_defect(tmp_path, seed):
-    check_synthetic(tmp_path / "many", seed=seed, count=200)
+    check_synthetic(tmp_path / "many", seed=seed, count=2000)

@@ -53,6 +53,23 @@ def test_subset(refhuman_folder, tmp_path):
     assert sorted(map(len, data.image_groups())) == [2, 2]
 
 
+def test_images_of_one_name_in_two_folders_stay_two(refhuman_folder, tmp_path):
+    def change(content, split):
+        for number, image in enumerate(content["images"]):
+            image["file_name"] = f"{'ab'[number // 2 % 2]}/one.jpg"
+
+    source = refhuman_folder(pairs={"train": 4}, change=change)
+    images = source / "images"
+    for number, name in enumerate("ab"):
+        (images / name).mkdir()
+        (images / f"train_{number:03d}.jpg").rename(images / name / "one.jpg")
+    output = tmp_path / "subset"
+    make_subset.make_subset(source, output, "train", 2, 2, max_side=48)
+    assert {path.name for path in (output / "images").iterdir()} == {"one.png", "one_2.png"}
+    after = json.loads((output / "RefHuman_train.json").read_text())["images"]
+    assert sorted(image["file_name"] for image in after) == ["one.png"] * 2 + ["one_2.png"] * 2
+
+
 def test_subset_needs_enough_images(refhuman_folder, tmp_path, monkeypatch, capsys):
     source = refhuman_folder(pairs={"train": 1})
     arguments = ["make_subset.py", "--input", str(source), "--output", str(tmp_path / "out")]

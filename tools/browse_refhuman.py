@@ -16,7 +16,7 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from datasets.skeleton import SKELETONS, Skeleton, get_skeleton
 from util import visualize
 from util.command_line import output_folder, run_program
 from util.errors import UserError
-from util.files import written_whole
+from util.files import written_together, written_whole
 
 _SOURCES = Path(__file__).resolve().parent / "browse"
 _PAGE = "index.html"
@@ -110,23 +110,31 @@ def make_page(
         },
         "pairs": columns,
     }
-    # While parts of two pages lie side by side there is none.
-    (output / _PAGE).unlink(missing_ok=True)
-    shutil.rmtree(parts, ignore_errors=True)
-    if copy:
-        there = [
-            entry["file_name"]
-            for entry, state in zip(entries, states, strict=True)
-            if STATES[state] != "missing"
-        ]
-        copy_images(images, there, parts / "images")
-    for kind, values in pieces.items():
-        _write_pieces(parts, kind, values)
-    _write(parts / "index.js", f"const INDEX = {_compact(index)};\n")
-    for name in _SCRIPTS:
-        _write(parts / name, (_SOURCES / name).read_text(encoding="utf-8"))
-    _write(output / _PAGE, (_SOURCES / "page.html").read_text(encoding="utf-8"))
+    there = [
+        name
+        for name, state in zip(index["images"]["name"], states, strict=True)
+        if STATES[state] != "missing"
+    ]
+    with written_together(output) as unfinished:
+        if copy:
+            copy_images(images, there, unfinished / _PARTS / "images")
+        _write_page(unfinished, index, pieces)
+        # While parts of two pages lie side by side there is none.
+        (output / _PAGE).unlink(missing_ok=True)
+        shutil.rmtree(parts, ignore_errors=True)
     return index
+
+
+def _write_page(
+    folder: Path, index: Mapping[str, Any], pieces: Mapping[str, Sequence[Any]]
+) -> None:
+    """Write the page and all that it loads but images; the page itself comes last."""
+    for kind, values in pieces.items():
+        _write_pieces(folder / _PARTS, kind, values)
+    _write(folder / _PARTS / "index.js", f"const INDEX = {_compact(index)};\n")
+    for name in _SCRIPTS:
+        _write(folder / _PARTS / name, (_SOURCES / name).read_text(encoding="utf-8"))
+    _write(folder / _PAGE, (_SOURCES / "page.html").read_text(encoding="utf-8"))
 
 
 def _require_own(output: Path, parts: Path, inputs: Sequence[Path]) -> None:

@@ -27,7 +27,6 @@ import _repository  # noqa: F401  # makes the project's modules importable
 
 from datasets.building.build import Building
 from datasets.building.choice import choose, read_texts
-from datasets.building.json_stream import read_lists
 from datasets.building.own_data import CsvFile
 from datasets.building.people import Making
 from datasets.building.selection import PAPER, Selection
@@ -39,6 +38,7 @@ from datasets.building.sources import (
     plain_name,
 )
 from datasets.building.texts import find_refs_file, read_csv
+from datasets.json_stream import read_lists
 from datasets.skeleton import SKELETONS, get_skeleton
 from util.command_line import output_file, require_range, run_program
 from util.errors import MissingFileError, UserError
@@ -180,6 +180,7 @@ def build(arguments: argparse.Namespace) -> None:
         "settings": settings,
     }
     write_json(summary, content)
+    building.finish()
     report(counts, survey.left_out, output, summary)
 
 

@@ -15,7 +15,7 @@ import bisect
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,15 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from checking.content import COCO_KEYPOINTS, form_of
+from checking.reading import COCO_KEYPOINTS, AnnotationFile, ImageEntry, PersonKey
 from matplotlib.axes import Axes
 
-from datasets.annotations import join_annotations, read_annotation_file, same_person
+from datasets.annotations import (
+    check_image_entry,
+    check_image_id,
+    check_image_reference,
+    check_image_size,
+)
 from datasets.checks import (
     Frame,
     check_area,
@@ -38,12 +43,12 @@ from datasets.checks import (
     check_text,
     flat_scribbles,
 )
-from datasets.refhuman import check_single
+from datasets.refhuman import check_single, share_all
 from datasets.scribble import NUM_POINTS
 from datasets.skeleton import SKELETONS, Skeleton
 from util.command_line import output_folder, run_program
 from util.errors import MissingFileError
-from util.files import written_whole
+from util.files import written_together, written_whole
 from util.logging import write_json
 
 # The page's font shows no other scripts; whole words in any of them are counted.
@@ -126,63 +131,130 @@ def mean(counter: Mapping[int, int]) -> float:
     return round(sum(value * times for value, times in counter.items()) / total, 4)
 
 
-def count(content: Any, source: str, skeleton: Skeleton) -> Statistics:
+@dataclass(slots=True)
+class Counted:
+    """What is kept of a person, until all entries of the image are known.
+
+    Attributes:
+        key: tells whether another annotation is of the same person.
+        visible, labelled: keypoints of visibility 2, and of visibility 1 or 2.
+        area: in pixels.
+        scribbles: how many; None: none at all.
+    """
+
+    key: PersonKey
+    visible: int
+    labelled: int
+    area: float
+    scribbles: int | None
+
+
+def count(file: AnnotationFile, skeleton: Skeleton) -> Statistics:
     """Count what is in a file.
 
     Args:
-        content: the parsed JSON.
-        source: its name, for errors.
+        file: to be read.
         skeleton: keypoint definition.
 
     Raises:
         UserError: an entry is broken; `tools/check_refhuman.py` finds all that are.
     """
-    form = form_of(content, source)
-    statistics = Statistics(form)
-    by_file: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]] = {}
-    for entry, of_image in join_annotations(content, source, form):
-        if form != COCO_KEYPOINTS:
-            check_single(of_image, f"{source}: image id {entry['id']}")
-            check_text(entry, "caption", f"{source}: image id {entry['id']}")
-        of_image = [a for a in of_image if not a.get("iscrowd")]
-        for annotation in of_image:
-            frame = Frame.of_annotation(source, entry, annotation)
-            check_box(annotation, frame, flat_allowed=True)
-            check_area(annotation, frame, zero_allowed=True)
-            check_keypoints(annotation, frame, skeleton)
-        by_file.setdefault(entry["file_name"], []).append((entry, of_image))
-    statistics.pairs = len(content["images"])
+    source, is_pairs = str(file.path), file.form != COCO_KEYPOINTS
+    statistics = Statistics(file.form)
+    images = read_images(file)
+    in_list: Counter[str] | None = None
+    by_file: dict[str, list[ImageEntry]] = {}
+    for image in images.values():
+        by_file.setdefault(image.file_name, []).append(image)
+    num_annotations: Counter[int] = Counter()
+    last: tuple[dict[str, Any], tuple[int, int], Counted] | None = None
+    for key, number, value in file.annotations_and_people():
+        if key == "people" and number is None:
+            in_list = Counter() if value == [] else None
+        elif key == "people":
+            name = value.get("file_name") if isinstance(value, dict) else None
+            if isinstance(name, str) and name in by_file:
+                in_list[by_file[name][0].file_name] += 1
+        elif number is not None:
+            check_image_reference(value, number, images, source)
+            image = images[value["image_id"]]
+            num_annotations[image.id] += 1
+            if not value.get("iscrowd"):
+                size = (image.height, image.width)
+                # Captions of one person mostly follow each other.
+                if last is None or last[1] != size or not share_all(value, last[0]):
+                    last = (value, size, _counted(source, image, value, skeleton))
+                image.people.append(last[2])
+    statistics.pairs = len(images)
     statistics.images = len(by_file)
     for entries in by_file.values():
+        if is_pairs:
+            for image in entries:
+                check_single(num_annotations[image.id], f"{source}: image id {image.id}")
         _count_image(statistics, entries)
-    if isinstance(content.get("people"), list):
-        names = Counter(p.get("file_name") for p in content["people"] if isinstance(p, dict))
-        statistics.people_in_image.update(names[name] for name in by_file)
+    if in_list is not None:
+        statistics.people_in_image.update(in_list[name] for name in by_file)
     return statistics
 
 
-def _count_image(
-    statistics: Statistics, entries: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]
-) -> None:
+def read_images(file: AnnotationFile) -> dict[int, ImageEntry]:
+    """The image entries by id.
+
+    Raises:
+        UserError: one is broken.
+    """
+    source = str(file.path)
+    images: dict[int, ImageEntry] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    names: dict[str, str] = {}
+    for number, entry in file.images():
+        check_image_entry(entry, number, source)
+        check_image_id(entry, images, source, file.form)
+        check_image_size(entry, sizes, source)
+        check_text(entry, "caption", f"{source}: image id {entry['id']}")
+        images[entry["id"]] = ImageEntry.of(number, entry, names)
+    return images
+
+
+def _counted(
+    source: str, image: ImageEntry, annotation: dict[str, Any], skeleton: Skeleton
+) -> Counted:
+    frame = Frame.of_annotation(source, image.as_entry(), annotation)
+    check_box(annotation, frame, flat_allowed=True)
+    check_area(annotation, frame, zero_allowed=True)
+    check_keypoints(annotation, frame, skeleton)
+    visibilities = annotation["keypoints"][2::3]
+    scribbles = None
+    if annotation.get("scribble"):
+        scribbles = len(flat_scribbles(annotation["scribble"]) or []) // (2 * NUM_POINTS)
+    return Counted(
+        PersonKey.of(annotation),
+        sum(v == 2 for v in visibilities),
+        sum(v > 0 for v in visibilities),
+        annotation["area"],
+        scribbles,
+    )
+
+
+def _count_image(statistics: Statistics, entries: Sequence[ImageEntry]) -> None:
     """Add an image file with its entries and their people."""
-    people: list[tuple[dict[str, Any], list[str]]] = []
-    for entry, of_entry in entries:
-        pixels = entry["height"] * entry["width"]
-        for annotation in of_entry:
-            is_pair = statistics.form != COCO_KEYPOINTS
-            known = (c for other, c in people if is_pair and same_person(other, annotation))
+    people: list[tuple[Counted, list[str]]] = []
+    is_pairs = statistics.form != COCO_KEYPOINTS
+    for image in entries:
+        for person in image.people:
+            known = (c for other, c in people if is_pairs and other.key.is_same(person.key))
             captions = next(known, None)
             if captions is None:
                 captions = []
-                people.append((annotation, captions))
-                _count_person(statistics, annotation, pixels)
-            if (entry.get("caption") or "").strip():
-                captions.append(entry["caption"])
+                people.append((person, captions))
+                _count_person(statistics, person, image.height * image.width)
+            if (image.caption or "").strip():
+                captions.append(image.caption)
     statistics.instances += len(people)
     statistics.people_per_image[len(people)] += 1
     for _, captions in people:
         statistics.expressions += len(captions)
-        if statistics.form != COCO_KEYPOINTS:
+        if is_pairs:
             statistics.prompts_per_person[len(captions)] += 1
         for caption in captions:
             words = _WORD.findall(caption.lower())
@@ -190,18 +262,14 @@ def _count_image(
             statistics.words.update(words)
 
 
-def _count_person(statistics: Statistics, annotation: Mapping[str, Any], pixels: int) -> None:
+def _count_person(statistics: Statistics, person: Counted, pixels: int) -> None:
     """Add what is counted once per person, in an image of so many pixels."""
-    visibilities = annotation["keypoints"][2::3]
-    statistics.visible_keypoints[sum(v == 2 for v in visibilities)] += 1
-    statistics.labelled_keypoints[sum(v > 0 for v in visibilities)] += 1
-    share = annotation["area"] / pixels
-    step = bisect.bisect_right(_AREA_EDGES, share) - 1
+    statistics.visible_keypoints[person.visible] += 1
+    statistics.labelled_keypoints[person.labelled] += 1
+    step = bisect.bisect_right(_AREA_EDGES, person.area / pixels) - 1
     statistics.area_shares[min(step, len(_AREA_EDGES) - 2)] += 1
-    scribble = annotation.get("scribble")
-    if scribble:
-        numbers = flat_scribbles(scribble) or []
-        statistics.scribbles_per_person[len(numbers) // (2 * NUM_POINTS)] += 1
+    if person.scribbles is not None:
+        statistics.scribbles_per_person[person.scribbles] += 1
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -333,11 +401,11 @@ def main() -> int:
         if not arguments.file.is_file():
             raise MissingFileError(f"{arguments.file} does not exist; give an annotation file.")
         folder = output_folder(arguments.output, "--output")
-        content = read_annotation_file(arguments.file, "the images")
-        statistics = count(content, str(arguments.file), SKELETONS[arguments.skeleton])
+        statistics = count(AnnotationFile(arguments.file), SKELETONS[arguments.skeleton])
         record = {"file": str(arguments.file), **statistics.as_record()}
-        draw_page(statistics, arguments.file.name, folder / f"{_NAME}.png")
-        write_json(folder / f"{_NAME}.json", record)
+        with written_together(folder) as unfinished:
+            draw_page(statistics, arguments.file.name, unfinished / f"{_NAME}.png")
+            write_json(unfinished / f"{_NAME}.json", record)
         print("| images | instances | expressions |\n|---|---|---|")
         print(f"| {statistics.images:,} | {statistics.instances:,} | {statistics.expressions:,} |")
         for name, distribution in record["distributions"].items():

@@ -29,7 +29,8 @@ from datasets.skeleton import COCO, CROWDPOSE, Skeleton
 from datasets.transforms import keep_size
 from util.command_line import output_folder, require_range, run_program
 from util.errors import UserError
-from util.images import load_image, size_for_longer_side
+from util.files import written_together
+from util.images import load_image, png_name, size_for_longer_side
 from util.logging import write_json
 
 FORMATS = ("coco", "crowdpose")
@@ -171,10 +172,11 @@ def write_subset(
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {"images": [], "annotations": []}
-    for image, of_image in tqdm(scenes, unit="image"):
+    taken: set[str] = set()
+    for image, of_image in tqdm(scenes, unit="image", disable=None):
         size = (image["height"], image["width"])
         new_size = size_for_longer_side(*size, min(max_side, max(size)))
-        name = f"{Path(image['file_name']).stem}.png"
+        name = png_name(image["file_name"], taken)
         scaled = [scale_annotation(annotation, size, new_size) for annotation in of_image]
         entry = {"id": image["id"], "file_name": name, "height": new_size[0], "width": new_size[1]}
         scene = (entry, scaled) if is_coco else to_crowdpose((entry, scaled))
@@ -228,9 +230,10 @@ def main() -> int:
             )
         output_folder(arguments.output, "--output")
         scenes = read_scenes(arguments.input_annotations, arguments.images, arguments.count)
-        images, annotations = write_subset(
-            scenes, arguments.images, arguments.output, arguments.format, arguments.max_side
-        )
+        with written_together(arguments.output) as unfinished:
+            images, annotations = write_subset(
+                scenes, arguments.images, unfinished, arguments.format, arguments.max_side
+            )
         print(f"{images} images, {annotations} annotations in {arguments.output}")
 
     return run_program(run)

@@ -9,7 +9,6 @@ training pairs is found out in minutes.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -20,10 +19,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from datasets.annotations import read_annotation_file
 from datasets.refhuman import pair_entries
 from util.command_line import output_folder, require_range, run_program
 from util.errors import MissingFileError, UserError
-from util.images import load_image, size_for_longer_side
+from util.files import written_together
+from util.images import load_image, png_name, size_for_longer_side
 from util.logging import write_json
 
 Pair = tuple[dict[str, Any], dict[str, Any]]
@@ -95,22 +96,34 @@ def make_subset(
     annotation_file = source / f"RefHuman_{split}.json"
     if not annotation_file.is_file():
         raise MissingFileError(f"{annotation_file} does not exist; check --input and --split.")
-    try:
-        content = json.loads(annotation_file.read_text(encoding="utf-8"))
-    except ValueError as error:  # neither JSON nor text
-        raise UserError(f"{annotation_file} is not valid JSON ({error}); copy it again.") from error
+    content = read_annotation_file(annotation_file, "a RefHuman folder")
     chosen = choose_images(pair_entries(content, str(annotation_file)), images, min_people)
-    output_folder(output / "images", "--output")
+    output_folder(output, "--output")
+    with written_together(output) as unfinished:
+        pairs = _write(content, chosen, source, unfinished, max_side)
+    return len(pairs)
+
+
+def _write(
+    content: dict[str, Any],
+    chosen: dict[str, list[Pair]],
+    source: Path,
+    output: Path,
+    max_side: int,
+) -> list[Pair]:
+    """Write the images and files of a subset; returns its pairs."""
+    (output / "images").mkdir()
     pairs: list[Pair] = []
-    for name, pairs_of_file in tqdm(chosen.items(), unit="image"):
+    taken: set[str] = set()
+    for name, pairs_of_file in tqdm(chosen.items(), unit="image", disable=None):
         entry = pairs_of_file[0][0]
         size = (entry["height"], entry["width"])
         height, width = size_for_longer_side(*size, min(max_side, max(size)))
         pixels = Image.fromarray(load_image(source / "images" / name, size=size))
-        stem = f"{Path(name).stem}.png"
-        pixels.resize((width, height), Image.Resampling.LANCZOS).save(output / "images" / stem)
+        short = png_name(name, taken)
+        pixels.resize((width, height), Image.Resampling.LANCZOS).save(output / "images" / short)
         for image, annotation in pairs_of_file:
-            pairs.append(scale_pair({**image, "file_name": stem}, annotation, height, width))
+            pairs.append(scale_pair({**image, "file_name": short}, annotation, height, width))
     subset = {
         "images": [image for image, _ in pairs],
         "annotations": [annotation for _, annotation in pairs],
@@ -118,7 +131,7 @@ def make_subset(
     }
     for name in ("train", "val"):
         write_json(output / f"RefHuman_{name}.json", subset, indent=None)
-    return len(pairs)
+    return pairs
 
 
 def main() -> int:

@@ -165,6 +165,22 @@ def _sixteen_bit_grey_to_rgb(grey: np.ndarray, name: str) -> np.ndarray:
     return np.repeat(eight_bit[:, :, None], 3, axis=2)
 
 
+def png_name(name: str, taken: set[str]) -> str:
+    """The name of an image's copy as PNG: `b.png` of `a/b.jpg`, or `b_2.png` if that is taken.
+
+    Args:
+        name: of the image.
+        taken: names that are; the new one is added.
+    """
+    stem = name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2]
+    number, found = 1, f"{stem}.png"
+    while found in taken:
+        number += 1
+        found = f"{stem}_{number}.png"
+    taken.add(found)
+    return found
+
+
 def size_for_longer_side(height: int, width: int, side: int) -> tuple[int, int]:
     """(height, width) with the given longer side and the same shape."""
     scale = side / max(height, width)

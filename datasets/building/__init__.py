@@ -2,7 +2,7 @@
 
 - `selection.py`: who is taken, after Table 1 of the paper;
 - `texts.py`: what people are called: RefCOCO's files, CSV, JSON;
-- `json_stream.py`, `sources.py`, `own_data.py`: reading COCO keypoints (of any size) and CSV;
+- `sources.py`, `own_data.py`: reading COCO keypoints (of any size) and CSV;
 - `people.py`: one person -> checked annotation with scribbles;
 - `build.py`: the way through all of these, in parts, by several processes.
 """

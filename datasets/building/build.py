@@ -7,17 +7,12 @@ interrupted run goes on with the parts that are missing. No list of all annotati
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +27,7 @@ from util.command_line import output_folder
 from util.errors import UserError
 from util.files import remove_leftovers, written_whole
 from util.images import load_image
+from util.processes import in_order
 
 PART_SIZE = 200
 """Images, or people, that a process takes at a time."""
@@ -103,6 +99,14 @@ def make_people(part: PeoplePart) -> int:
         lines.append({**pair, "captions": captions})
     _write_lines(part.file, lines)
     return len(part.people)
+
+
+def _finish(work: Callable[[Any], int], task: ImagesPart | PeoplePart) -> int:
+    """Do a part, unless its file is there already; returns how many images or people it has."""
+    if task.file.is_file():
+        return len(task.entries if isinstance(task, ImagesPart) else task.people)
+    cv2.setNumThreads(1)
+    return work(task)
 
 
 def _write_lines(path: Path, lines: Iterable[Record]) -> None:
@@ -193,9 +197,11 @@ class Building:
         # Everybody in these images goes into the list "people".
         wanted = {own for own, image_id in people.items() if image_id in needed}
         files = self._write_people(captions, images, wanted)
-        counts = self._join(files, left_out)
+        return self._join(files, left_out)
+
+    def finish(self) -> None:
+        """Remove what an interrupted run would go on with."""
         shutil.rmtree(self._parts)
-        return counts
 
     def _usable_images(
         self,
@@ -248,9 +254,17 @@ class Building:
 
     def _run(self, work: Callable[[Any], int], tasks: Iterable[Any], total: int, unit: str) -> None:
         """Do all parts whose files are not there yet."""
-        with tqdm(total=total, unit=unit, disable=None) as progress:
-            for count in _finished(work, tasks, self._workers):
-                progress.update(count)
+        with (
+            tqdm(total=total, unit=unit, disable=None) as progress,
+            closing(in_order(partial(_finish, work), tasks, self._workers)) as counts,
+        ):
+            try:
+                for count in counts:
+                    progress.update(count)
+            except BaseException:
+                counts.close()
+                remove_leftovers(self._parts)  # of the processes that were ended
+                raise
 
     def _join(self, files: list[Path], left_out: LeftOut) -> Record:
         """Write the output from all parts, with ids from 1."""
@@ -265,7 +279,7 @@ class Building:
                 counts["pairs"] += len(line["captions"]) or 1
         counts["images"] = len(names)
         if not counts["pairs"]:
-            shutil.rmtree(self._parts)  # or another selection would be refused because of them
+            self.finish()  # or another selection would be refused because of them
             reasons = ", ".join(f"{count} x {why}" for why, count in left_out.counts.most_common(5))
             example = next((w for d in left_out.details.values() for w in d.values() if w), "")
             raise UserError(
@@ -332,50 +346,3 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(items)
     while batch := list(islice(iterator, PART_SIZE)):
         yield batch
-
-
-# --- processes -----------------------------------------------------------------------------------
-
-
-def _finished(work: Callable[[Any], int], tasks: Iterable[Any], workers: int) -> Iterator[int]:
-    """Results of `work(task)`, in order; of tasks whose file is there already, their sizes.
-
-    At most three tasks per process are waiting, so that their memory is bounded.
-
-    Raises:
-        UserError: a process was killed.
-    """
-    if workers == 1:
-        for task in tasks:
-            yield _size(task) if task.file.is_file() else work(task)
-        return
-    with contextlib.ExitStack() as stack:
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
-        stack.callback(pool.shutdown, cancel_futures=True)
-        waiting: deque[Any] = deque()
-        try:
-            for task in tasks:
-                if task.file.is_file():
-                    yield _size(task)
-                    continue
-                waiting.append(pool.submit(work, task))
-                if len(waiting) >= 3 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "A worker process was ended from outside. If the system killed it, memory was "
-                "short: lower --workers. The same command goes on where this one stopped."
-            ) from error
-
-
-def _size(task: ImagesPart | PeoplePart) -> int:
-    return len(task.entries if isinstance(task, ImagesPart) else task.people)
-
-
-def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the others
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    cv2.setNumThreads(1)

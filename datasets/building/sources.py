@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from datasets.annotations import join_annotations
-from datasets.building.json_stream import read_lists
+from datasets.json_stream import read_lists
 from datasets.skeleton import Skeleton
 from datasets.values import are_numbers, is_integer, is_number
 from util.errors import UserError, shown

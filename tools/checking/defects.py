@@ -85,12 +85,11 @@ class Findings:
         kind: str,
         message: str,
         places: Sequence[Place],
-        image: Any = None,
-        annotation: Any = None,
+        image_id: int | str | None,
+        annotation_id: int | str | None,
     ) -> None:
-        """Note a defect of an image entry, an annotation, or both."""
-        ids = (plain_id(image, "id"), plain_id(annotation, "id"))
-        self.defects.append(Defect(kind, message, tuple(places), *ids))
+        """Note a defect of an image entry, an annotation, or both; ids as `plain_id` gives them."""
+        self.defects.append(Defect(kind, message, tuple(places), image_id, annotation_id))
 
     def passes(
         self,
@@ -98,13 +97,22 @@ class Findings:
         places: Sequence[Place],
         image: Any,
         annotation: Any,
-        check: Callable[[], Any],
+        check: Callable[..., Any],
+        *arguments: Any,
     ) -> bool:
-        """Run one of the checks that loading does; whether it raised no UserError."""
+        """Run one of the checks that loading does; whether it raised no UserError.
+
+        Args:
+            kind, places: of the defect that it may find.
+            image, annotation: entries that are concerned; None: none.
+            check: that raises UserError.
+            arguments: of the check.
+        """
         try:
-            check()
+            check(*arguments)
         except UserError as error:
-            self.add(kind, str(error), places, image, annotation)
+            ids = (plain_id(image, "id"), plain_id(annotation, "id"))
+            self.add(kind, str(error), places, *ids)
             return False
         return True
 

@@ -7,8 +7,9 @@ box and mask, 1 px from a visible keypoint to its mask).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from checking.content import CheckedImage, ContentCheck, Person
-from checking.defects import Defect, Findings
+from checking.content import ContentCheck, Shape
+from checking.defects import Defect, Findings, Place, plain_id
 from datasets.annotations import encode_segmentation
 from datasets.base import image_of_entry
 from datasets.checks import Frame, flat_scribbles
@@ -32,101 +33,130 @@ _HIDDEN_SHARE = 2.0  # of the box's longer side, from a hidden point to the box
 _SCRIBBLE_PIXELS = 2.0  # from a point of a scribble to the mask
 _EDGE = 1.0  # by which a labelled keypoint may be outside of the image, for rounding
 
-_TASK_SIZE = 16  # image files that a process checks at a time
+_FILES_AT_A_TIME = 16
+_SHAPES_AT_A_TIME = 32
 
 
 @dataclass(frozen=True)
-class FileTask:
-    """An image file with all that is said about it.
+class FilesTask:
+    """Image files that a process reads.
 
     Attributes:
         folder: of the images.
-        source: name of the annotation file.
-        skeleton: keypoint definition.
-        images: the file's image entries.
+        files: image entries, one of each file, and where all entries of the file are.
     """
 
     folder: Path
+    files: list[tuple[dict[str, Any], list[Place]]]
+
+
+@dataclass(frozen=True)
+class ShapesTask:
+    """Annotations whose parts a process compares.
+
+    Attributes:
+        source: name of the annotation file.
+        skeleton: keypoint definition.
+        shapes: the annotations.
+    """
+
     source: str
     skeleton: Skeleton
-    images: tuple[CheckedImage, ...]
+    shapes: list[Shape]
 
 
-def file_tasks(check: ContentCheck, folder: Path) -> list[list[FileTask]]:
-    """All image files of a checked content, `_TASK_SIZE` at a time."""
-    by_file: dict[str, list[CheckedImage]] = {}
-    for image in check.images.values():
-        by_file.setdefault(image.entry["file_name"], []).append(image)
-    tasks = [
-        FileTask(folder, check.source, check.skeleton, tuple(images)) for images in by_file.values()
-    ]
-    return [tasks[i : i + _TASK_SIZE] for i in range(0, len(tasks), _TASK_SIZE)]
+@dataclass(frozen=True)
+class Result:
+    """What a process found.
+
+    Attributes:
+        count: image files or annotations that were checked.
+        defects: of them.
+        clean: digests of annotations without a defect.
+    """
+
+    count: int
+    defects: list[Defect]
+    clean: frozenset[bytes] = frozenset()
 
 
-def check_files(tasks: Sequence[FileTask]) -> tuple[int, list[Defect]]:
-    """The work of one process: how many image files it checked, and their defects."""
+def file_tasks(check: ContentCheck, folder: Path) -> Iterator[FilesTask]:
+    """The image files of a checked content, some at a time."""
+    files = iter(check.by_file.values())
+    while some := list(islice(files, _FILES_AT_A_TIME)):
+        yield FilesTask(
+            folder, [(of_file[0].as_entry(), [i.place for i in of_file]) for of_file in some]
+        )
+
+
+def shape_tasks(check: ContentCheck, clean: Container[bytes]) -> Iterator[ShapesTask]:
+    """The annotations of a checked content, some at a time.
+
+    Args:
+        check: whose `shapes` are taken.
+        clean: digests of annotations that need not be looked at again; it may grow meanwhile.
+    """
+    shapes = (shape for shape in check.shapes() if shape.digest not in clean)
+    while some := list(islice(shapes, _SHAPES_AT_A_TIME)):
+        yield ShapesTask(check.source, check.skeleton, some)
+
+
+def check_part(task: FilesTask | ShapesTask) -> Result:
+    """The work of one process."""
     cv2.setNumThreads(1)
     findings = Findings()
-    for task in tasks:
-        _check_image_file(task, findings)
-        masks: list[tuple[Any, np.ndarray]] = []
-        for image in task.images:
-            for person in image.people:
-                _check_shape(task, image, person, masks, findings)
-    return len(tasks), findings.defects
+    if isinstance(task, FilesTask):
+        for entry, places in task.files:
+            _check_image_file(task.folder, entry, places, findings)
+        return Result(len(task.files), findings.defects)
+    clean: set[bytes] = set()
+    for shape in task.shapes:
+        # Captions of one person mostly follow each other.
+        if shape.digest not in clean and not _check_shape(task, shape, findings):
+            clean.add(shape.digest)
+    return Result(len(task.shapes), findings.defects, frozenset(clean))
 
 
-def _check_image_file(task: FileTask, findings: Findings) -> None:
+def _check_image_file(
+    folder: Path, entry: dict[str, Any], places: list[Place], findings: Findings
+) -> None:
     """Read the whole image, as training would, with the EXIF orientation where that fits."""
-    first = task.images[0]
     try:
-        image_of_entry(task.folder, first.entry).pixels()
+        image_of_entry(folder, entry).pixels()
     except UserError as error:
         kind = "image_unreadable"
         if isinstance(error, MissingFileError):
             kind = "image_missing"
         elif isinstance(error, ImageSizeError):
             kind = "image_size"
-        findings.add(kind, str(error), [image.place for image in task.images], first.entry)
+        findings.add(kind, str(error), places, entry["id"], None)
 
 
-def _check_shape(
-    task: FileTask,
-    image: CheckedImage,
-    person: Person,
-    masks: list[tuple[Any, np.ndarray]],
-    findings: Findings,
-) -> None:
-    """The parts of an annotation against each other; `masks` has what was drawn of this image."""
-    annotation = person.annotation
-    frame = Frame.of_annotation(task.source, image.entry, annotation)
+def _check_shape(task: ShapesTask, shape: Shape, findings: Findings) -> bool:
+    """The parts of an annotation against each other; returns whether a defect was found."""
+    annotation = shape.annotation
+    frame = Frame.of_annotation(task.source, shape.image, annotation)
     mask = None
-    if "segmentation" in person.sound:
-        mask = _drawn(annotation["segmentation"], frame, masks)
-    found = list(_defects_of_keypoints(person, frame, mask, task.skeleton))
+    if "segmentation" in shape.sound:
+        segmentation = annotation["segmentation"]
+        code = encode_segmentation(segmentation, frame.height, frame.width, frame.name)
+        mask = coco_mask.decode(code)
+    found = list(_defects_of_keypoints(shape, frame, mask, task.skeleton))
     if mask is not None:
-        found += _defects_of_mask(person, frame, mask)
+        found += _defects_of_mask(shape, frame, mask)
     for kind, message in found:
-        place = ("annotations", person.number)
-        findings.add(kind, f"{frame.name}: {message}", [place], image.entry, annotation)
-
-
-def _drawn(segmentation: Any, frame: Frame, masks: list[tuple[Any, np.ndarray]]) -> np.ndarray:
-    """[h, w] uint8; captions of one person share what was drawn."""
-    for other, mask in masks:
-        if other == segmentation:
-            return mask
-    code = encode_segmentation(segmentation, frame.height, frame.width, frame.name)
-    masks.append((segmentation, coco_mask.decode(code)))
-    return masks[-1][1]
+        place = ("annotations", shape.number)
+        ids = (shape.image["id"], plain_id(annotation, "id"))
+        findings.add(kind, f"{frame.name}: {message}", [place], *ids)
+    return bool(found)
 
 
 def _defects_of_keypoints(
-    person: Person, frame: Frame, mask: np.ndarray | None, skeleton: Skeleton
+    shape: Shape, frame: Frame, mask: np.ndarray | None, skeleton: Skeleton
 ) -> Iterator[tuple[str, str]]:
     """(kind, message) of what is wrong with sound keypoints."""
-    annotation = person.annotation
-    if "keypoints" not in person.sound:
+    annotation = shape.annotation
+    if "keypoints" not in shape.sound:
         return
     keypoints = np.array(annotation["keypoints"], dtype=np.float64).reshape(-1, 3)
     labelled = keypoints[:, 2] > 0
@@ -141,7 +171,7 @@ def _defects_of_keypoints(
         ("keypoints_outside", labelled & outside, "outside of the image"),
         (
             "keypoints_off_mask",
-            _far_points(person, keypoints, mask) & labelled & ~outside,
+            _far_points(shape, keypoints, mask) & labelled & ~outside,
             "far from the person's mask or box",
         ),
     ):
@@ -153,12 +183,12 @@ def _defects_of_keypoints(
             yield kind, f"labelled keypoints lie {message}: {places}; mend or unlabel them."
 
 
-def _far_points(person: Person, keypoints: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+def _far_points(shape: Shape, keypoints: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Which of K keypoints are too far from their person, [K] bool."""
     far = np.zeros(len(keypoints), dtype=bool)
-    if "bbox" not in person.sound or person.annotation.get("iscrowd"):
+    if "bbox" not in shape.sound or shape.annotation.get("iscrowd"):
         return far
-    x, y, width, height = person.annotation["bbox"]
+    x, y, width, height = shape.annotation["bbox"]
     points = keypoints[:, :2]
     off_box = np.maximum(np.maximum((x, y) - points, points - (x + width, y + height)), 0)
     far = np.linalg.norm(off_box, axis=1) > _HIDDEN_SHARE * max(width, height)
@@ -169,12 +199,12 @@ def _far_points(person: Person, keypoints: np.ndarray, mask: np.ndarray | None) 
     return far
 
 
-def _defects_of_mask(person: Person, frame: Frame, mask: np.ndarray) -> Iterator[tuple[str, str]]:
+def _defects_of_mask(shape: Shape, frame: Frame, mask: np.ndarray) -> Iterator[tuple[str, str]]:
     """(kind, message) of what disagrees with a person's mask [h, w] uint8."""
-    annotation = person.annotation
+    annotation = shape.annotation
     pixels = cv2.countNonZero(mask)
     left, top, width, height = cv2.boundingRect(mask)
-    if "bbox" in person.sound:
+    if "bbox" in shape.sound:
         # A box may reach beyond the image, a mask cannot.
         x, y, w, h = annotation["bbox"]
         box = np.clip([x, y, x + w, y + h], 0, [frame.width, frame.height] * 2)
@@ -187,7 +217,7 @@ def _defects_of_mask(person: Person, frame: Frame, mask: np.ndarray) -> Iterator
                     f"{[left, top, width, height]}; mend the one or the other."
                 ),
             )
-    if "area" in person.sound:
+    if "area" in shape.sound:
         allowed = _AREA_SHARE * pixels + _AREA_OF_EDGE * (width + height)
         if abs(annotation["area"] - pixels) > allowed:
             yield (
@@ -197,7 +227,7 @@ def _defects_of_mask(person: Person, frame: Frame, mask: np.ndarray) -> Iterator
                     f"correct it."
                 ),
             )
-    if "scribble" in person.sound and annotation.get("scribble"):
+    if "scribble" in shape.sound and annotation.get("scribble"):
         points = np.array(flat_scribbles(annotation["scribble"]), dtype=np.float64).reshape(-1, 2)
         off = distances(mask, points)
         if off.max() > _SCRIBBLE_PIXELS:
