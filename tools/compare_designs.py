@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ import matplotlib
 from tables.outcomes import finished_training, is_finished
 
 from util.command_line import output_folder, require_range, run_program
-from util.errors import UserError
+from util.config import DECLARATIONS, Config, OptionsAction
+from util.errors import UserError, shown
 from util.files import written_whole
 from util.logging import write_json
 
@@ -57,8 +58,36 @@ def folder_of(output: Path, design: str, seed: int) -> Path:
     return output / "runs" / f"{design.replace(' ', '_')}_seed{seed}"
 
 
+def settings_of(
+    config: Path, options: Mapping[str, Any], design: str, seed: int, prompt: str
+) -> Config:
+    """The settings of a training.
+
+    Args:
+        config: file of the task.
+        options: replace some of its settings.
+        design: in `DESIGNS`.
+        seed: of the training.
+        prompt: that is to be evaluated.
+
+    Raises:
+        UserError: they cannot be.
+    """
+    cfg = Config.fromfile(config, base=DECLARATIONS)
+    cfg.merge_from_dict({**options, **DESIGNS[design], "seed": seed})
+    cfg.check()
+    if prompt not in cfg.eval_prompts:
+        raise UserError(
+            f"--prompt {shown(prompt)}: the task evaluates {', '.join(cfg.eval_prompts)} "
+            f"(eval_prompts)."
+        )
+    return cfg
+
+
 def train_all(
-    folders: Mapping[tuple[str, int], Path], config: Path, options: Sequence[str], jobs: int
+    folders: Mapping[tuple[str, int], Path],
+    settings: Mapping[tuple[str, int], Config],
+    jobs: int,
 ) -> None:
     """Run the trainings that are not finished, some at a time.
 
@@ -66,8 +95,7 @@ def train_all(
 
     Args:
         folders: by design and seed.
-        config: of the task.
-        options: KEY=VALUE that replace settings of all of them.
+        settings: likewise.
         jobs: trainings at a time.
 
     Raises:
@@ -81,7 +109,7 @@ def train_all(
             while waiting and len(running) < jobs:
                 key = waiting.pop(0)
                 print(f"{key[0]}, seed {key[1]}: {folders[key]}", flush=True)
-                running[key] = _start(folders[key], config, *key, options)
+                running[key] = _start(folders[key], settings[key])
             time.sleep(0.5)
             for key in [key for key, process in running.items() if process.poll() is not None]:
                 status = running.pop(key).returncode
@@ -99,19 +127,14 @@ def train_all(
             process.wait()
 
 
-def _start(
-    folder: Path, config: Path, design: str, seed: int, options: Sequence[str]
-) -> subprocess.Popen:
+def _start(folder: Path, settings: Config) -> subprocess.Popen:
     folder.mkdir(parents=True, exist_ok=True)
-    changes = [f"{key}={value}" for key, value in DESIGNS[design].items()]
-    command = [
-        *(sys.executable, "main.py", "--device", "cpu", "-c", str(config)),
-        *("--output_dir", str(folder), "--resume", "auto"),
-        *("--options", f"seed={seed}", *options, *changes),
-    ]
+    file = folder / "settings.py"
+    settings.dump(file)
+    command = [sys.executable, "main.py", "--device", "cpu", "-c", str(file)]
     with open(folder / "screen.txt", "ab") as screen:
         return subprocess.Popen(
-            command,
+            [*command, "--output_dir", str(folder), "--resume", "auto"],
             cwd=ROOT,
             stdout=screen,
             stderr=screen,
@@ -240,8 +263,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("outputs/designs"), help="folder")
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "designs.py", help="task")
     parser.add_argument(
-        "--options", nargs="+", default=[], metavar="KEY=VALUE", help="change settings of the task"
-    )
+        "--options", nargs="+", action=OptionsAction, default={}, metavar="KEY=VALUE",
+        help="change settings of the task",
+    )  # fmt: skip
     parser.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--prompt", default="scribble", help="whose figures are compared")
@@ -257,7 +281,7 @@ def main() -> int:
         require_range(1, 1000, jobs=arguments.jobs)
         if BASE not in arguments.designs:
             raise UserError(f"--designs: '{BASE}' has to be among them, the others' measure.")
-        output = output_folder(arguments.output, "--output")
+        output = arguments.output.resolve()
         seeds = sorted(set(arguments.seeds))
         # Seed after seed: what is finished early is a whole comparison.
         folders = {
@@ -266,7 +290,12 @@ def main() -> int:
             for design in DESIGNS
             if design in arguments.designs
         }
-        train_all(folders, arguments.config, arguments.options, arguments.jobs)
+        settings = {
+            key: settings_of(arguments.config, arguments.options, *key, arguments.prompt)
+            for key in folders
+        }
+        output_folder(output, "--output")
+        train_all(folders, settings, arguments.jobs)
         summary = summarize(read_runs(folders, arguments.prompt))
         text = markdown(summary, arguments.prompt)
         write_json(output / "designs.json", summary)
