@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import _repository  # noqa: F401  # makes the project's modules importable
 import torch
@@ -38,8 +39,10 @@ def export(source: Path, output: Path, half: bool, published: bool, average: boo
     """
     output_file(output, "output", (".pth", ".safetensors"), inputs=[source])
     payload = checkpoint.load(source)
+    config: dict[str, Any] = {}
     if "config" in payload:
-        Config.from_stored(payload["config"], source)  # nothing odd is handed on
+        # Nothing odd is handed on, and nothing is missing that came later.
+        config = Config.from_stored(payload["config"], source).to_dict()
     elif not published:
         raise UserError(
             f"{source} holds no settings, which a checkpoint of ours needs; choose --published."
@@ -60,12 +63,12 @@ def export(source: Path, output: Path, half: bool, published: bool, average: boo
         }
         check_weights(state, f"{source} in 16 bits")  # whose largest number is 65504
     if published:
-        model = payload.get("published") or payload.get("config", {}).get("model", "uniphd")
+        model = payload.get("published") or config.get("model", "uniphd")
         names = checkpoint.to_reference(state, model)
         # Copies: safetensors does not store one tensor under two names, as the heads have them.
         checkpoint.save(output, {"model": {name: value.clone() for name, value in names.items()}})
         return
-    checkpoint.save(output, {"model": state, "config": payload["config"]})
+    checkpoint.save(output, {"model": state, "config": config})
 
 
 def main() -> int:
