@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from datasets.evaluation.average_precision import average_precision
-from datasets.evaluation.found import Found, fetch
+from datasets.evaluation.found import HAS, Found, fetch
 from datasets.evaluation.matching import MOST_RESULTS, Candidates, judge, outside
 from datasets.evaluation.packed import PackedResults, Piece
 from datasets.evaluation.predictions import KeptPredictions
@@ -24,9 +24,6 @@ EvaluatorType = TypeVar("EvaluatorType", bound="Evaluator")
 
 # Images that travel together from one process to another: some megabytes, or some ten with masks.
 _IMAGES_PER_PIECE = 4096
-
-# What is kept of every image: whether its results have keypoints, boxes, masks.
-HAS = ("has_keypoints", "has_boxes", "has_masks")
 
 
 class Evaluator(ABC):

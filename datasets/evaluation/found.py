@@ -15,6 +15,9 @@ from util.errors import UserError
 
 PERSON = 1  # label of results, and category of the COCO results format
 
+# What is kept of every image: whether its results have keypoints, boxes, masks.
+HAS = ("has_keypoints", "has_boxes", "has_masks")
+
 _SENT = ("scores", "labels", "keypoints", "boxes", "mask_sums")
 
 # What has to be finite: name in an error -> attribute of `Found`

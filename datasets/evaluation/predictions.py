@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.evaluation.found import PERSON, Found
+from datasets.evaluation.found import HAS, PERSON, Found
 from datasets.evaluation.packed import PackedResults, Piece
 
 
@@ -32,7 +32,7 @@ class KeptPredictions:
                 "boxes": ((4,), np.float32),
                 "code_lengths": ((), np.int32),
             },
-            values=dict.fromkeys(("has_keypoints", "has_boxes", "has_masks"), ((), bool)),
+            values=dict.fromkeys(HAS, ((), bool)),
         )
         self._codes = PackedResults(len(image_ids), rows={"bytes": ((), np.uint8)}, values={})
 

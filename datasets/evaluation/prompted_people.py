@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from datasets.evaluation.evaluator import HAS, best_first
-from datasets.evaluation.found import Found
+from datasets.evaluation.evaluator import best_first
+from datasets.evaluation.found import HAS, Found
 from datasets.evaluation.packed import PackedResults, Piece
 from datasets.evaluation.people import PeopleEvaluator
 from datasets.skeleton import COCO, Skeleton
