@@ -27,6 +27,7 @@ from datasets.prompts import Prompt, PromptKind, PromptSampler
 from util import distributed
 from util.loss_means import LossMeans
 from util.nested_tensor import NestedTensor
+from util.normalization import normalize_batch
 from util.progress import EvaluationProgress
 
 
@@ -179,7 +180,7 @@ def evaluate(
         image_ids = [target["image_id"] for target in targets]
         original_sizes = torch.stack([target["orig_size"] for target in targets])
         sizes = torch.stack([target["size"] for target in targets])
-        samples = samples.to(device, non_blocking=True)
+        samples = _images_on(samples, device)
         with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
             features = model.encode_image(samples)  # the same for all variants
         for kind, of_kind in groupby(variants.items(), key=lambda item: item[1][1]):
@@ -273,4 +274,8 @@ def _to_device(
     ]
     if prompts is not None:
         prompts = prompts.to(device)
-    return samples.to(device, non_blocking=True), prompts, moved
+    return _images_on(samples, device), prompts, moved
+
+
+def _images_on(samples: NestedTensor, device: torch.device) -> NestedTensor:
+    return normalize_batch(samples.to(device, non_blocking=True))

@@ -179,7 +179,7 @@ class PeopleDataset(Dataset[Sample]):
         return normalize(self._transformed(index))
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """What a loader asks for: finished samples whose images `collate` is to normalise."""
+        """What a loader asks for: finished samples whose images are still bytes; see `Sample`."""
         return [finish(self._transformed(index)) for index in indices]
 
     def _transformed(self, index: int) -> Sample:

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from datasets.geometry import PersonMasks
-from datasets.sample import Sample, write_normalized
+from datasets.sample import Sample
 from datasets.scribble import draw_scribble
 from datasets.skeleton import COCO, Skeleton
 from util.errors import UserError
 from util.images import evaluation_size, size_for_shorter_side
+from util.normalization import normalize_images
 
 # A new scribble is drawn after a crop where the mask keeps more pixels than this.
 MIN_MASK_FOR_SCRIBBLE = 100
@@ -354,6 +355,4 @@ def finish(sample: Sample) -> Sample:
 def normalize(sample: Sample) -> Sample:
     """Transformed sample -> finished sample with a normalised image; see `Sample` for both."""
     finished = finish(sample)
-    normalized = torch.empty(finished.image.shape)
-    write_normalized(finished.image, normalized)
-    return Sample(normalized, finished.target)
+    return Sample(normalize_images(finished.image), finished.target)

@@ -700,6 +700,8 @@ def test_images_of_the_batch_keep_their_sizes():
         NestedTensor.from_list([])
     with pytest.raises(ValueError, match=r"Image 1 .* expected \[C, h, w\]"):
         NestedTensor.from_list([torch.zeros(3, 4, 4), torch.zeros(4, 4)])
+    with pytest.raises(ValueError, match=r"Image 1 .*uint8; expected .* C and type"):
+        NestedTensor.from_list([torch.zeros(3, 4, 4), torch.zeros(3, 4, 4, dtype=torch.uint8)])
 
 
 @pytest.mark.parametrize("kind", ["text", "scribble"])

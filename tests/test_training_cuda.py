@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -46,7 +47,9 @@ class StrictLoader:
                     {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in t.items()}
                     for t in random_targets()
                 ]
-                batch = random_batch().pin_memory()
+                batch = random_batch()
+                as_bytes = (64 * batch.tensors + 128).clamp(0, 255).byte()  # as loaders yield them
+                batch = replace(batch, tensors=as_bytes).pin_memory()
                 strict = 0 < step < STEPS - 1
                 torch.cuda.set_sync_debug_mode("error" if strict else "default")
                 yield batch, targets

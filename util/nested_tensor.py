@@ -26,70 +26,69 @@ class NestedTensor:
 
     @classmethod
     def from_list(
-        cls, images: Sequence[Tensor], divisor: int = 16, sides: Sequence[int] = ()
+        cls,
+        images: Sequence[Tensor],
+        divisor: int = 16,
+        sides: Sequence[int] = (),
+        allocate: Callable[[tuple[int, ...]], Tensor] | None = None,
     ) -> NestedTensor:
         """Pad images [C, h, w] with zeros at the bottom and right.
 
         Args:
-            images: images with the same number of channels.
+            images: images with the same number of channels, type and device.
             divisor: the common height and width are rounded up to a multiple of it.
             sides: before that, to the smallest of these that is large enough, if there is one.
+            allocate: makes a tensor of a given shape and the images' type, with any content; None:
+                as PyTorch does.
 
         Raises:
-            ValueError: no images, or images that are not [C, h, w] with a common C.
+            ValueError: no images, or images that are not [C, h, w] with a common C and type.
         """
         if len(images) == 0:
             raise ValueError("NestedTensor.from_list needs at least one image, got none.")
-        channels = images[0].shape[0] if images[0].dim() == 3 else None
+        first = images[0]
         for i, image in enumerate(images):
-            if image.dim() != 3 or image.shape[0] != channels:
+            if image.dim() != 3 or (image.shape[0], image.dtype) != (first.shape[0], first.dtype):
                 raise ValueError(
-                    f"Image {i} of the batch has shape {tuple(image.shape)}; expected "
-                    f"[C, h, w] with the same C for the whole batch."
+                    f"Image {i} of the batch has shape {tuple(image.shape)} and type "
+                    f"{image.dtype}; expected [C, h, w] with the same C and type for the whole "
+                    f"batch."
                 )
-        sizes = [(image.shape[1], image.shape[2]) for image in images]
-        batch = cls.with_room(sizes, channels, divisor, images[0].new_empty, sides)
-        for i, image in enumerate(images):
-            batch.tensors[i, :, : image.shape[1], : image.shape[2]] = image
+        height = _padded(max(image.shape[1] for image in images), divisor, sides)
+        width = _padded(max(image.shape[2] for image in images), divisor, sides)
+        shape = (len(images), first.shape[0], height, width)
+        tensors = first.new_empty(shape) if allocate is None else allocate(shape)
+        mask = torch.ones(len(images), height, width, dtype=torch.bool, device=tensors.device)
+        for image, place, own_mask in zip(images, tensors, mask, strict=True):
+            place[:, : image.shape[1], : image.shape[2]] = image
+            own_mask[: image.shape[1], : image.shape[2]] = False
+        batch = cls(tensors, mask)
+        batch.clear_padding()
         return batch
 
-    @classmethod
-    def with_room(
-        cls,
-        sizes: Sequence[tuple[int, int]],
-        channels: int,
-        divisor: int,
-        allocate: Callable[[tuple[int, ...]], Tensor],
-        sides: Sequence[int] = (),
-    ) -> NestedTensor:
-        """A batch whose padding is there, with room for images that are still to be written.
-
-        Args:
-            sizes: (h, w) of every image, at least one.
-            channels: of the images.
-            divisor: as in `from_list`.
-            allocate: makes a tensor of a given shape, with any content.
-            sides: as in `from_list`.
-        """
-        height = _padded(max(height for height, _ in sizes), divisor, sides)
-        width = _padded(max(width for _, width in sizes), divisor, sides)
-        tensors = allocate((len(sizes), channels, height, width))
-        mask = torch.ones(len(sizes), height, width, dtype=torch.bool, device=tensors.device)
-        for image, own_mask, (own_height, own_width) in zip(tensors, mask, sizes, strict=True):
-            image[:, own_height:] = 0
-            image[:, :own_height, own_width:] = 0
-            own_mask[:own_height, :own_width] = False
-        return cls(tensors, mask)
+    def clear_padding(self) -> None:
+        """Make the padding of `tensors` zero, in place."""
+        if self.tensors.device.type != "cpu":
+            self.tensors.masked_fill_(self.mask[:, None], 0)
+            return
+        # Here the host need not wait for the sizes, and little is to be written.
+        for image, (height, width) in zip(self.tensors, self._image_sizes().tolist(), strict=True):
+            image[:, height:] = 0
+            image[:, :height, width:] = 0
 
     @property
     def sizes(self) -> Tensor:
         """[N, 2] int64 unpadded (height, width) of every sample's image."""
-        height = (~self.mask[:, :, 0]).sum(1)
-        width = (~self.mask[:, 0, :]).sum(1)
-        sizes = torch.stack([height, width], dim=1)
+        sizes = self._image_sizes()
         if self.image_of_sample is None:
             return sizes
         return sizes.index_select(0, self.image_of_sample)
+
+    def _image_sizes(self) -> Tensor:
+        """[B, 2] int64 unpadded (height, width) of every image."""
+        height = (~self.mask[:, :, 0]).sum(1)
+        width = (~self.mask[:, 0, :]).sum(1)
+        return torch.stack([height, width], dim=1)
 
     def for_samples(self, maps: Sequence[NestedTensor]) -> list[NestedTensor]:
         """What was computed for the images, for the samples: [B, ...] maps → [N, ...] maps."""

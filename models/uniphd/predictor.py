@@ -18,8 +18,9 @@ from models.uniphd.postprocess import PostProcess
 from models.uniphd.uniphd import UniPHD
 from util.devices import find_device
 from util.errors import UserError
-from util.images import IMAGENET_MEAN, IMAGENET_STD, evaluation_size, load_image
+from util.images import evaluation_size, load_image
 from util.nested_tensor import NestedTensor
+from util.normalization import normalize_images
 
 # The trained tiny model that comes with the repository.
 DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[2] / "weights" / "uniphd_tiny.safetensors"
@@ -166,8 +167,8 @@ class Predictor:
         size = evaluation_size(*original_size, self.max_side, self.short_side)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
         tensor = F.resize(tensor, list(size), antialias=True)
-        tensor = F.normalize(F.to_dtype(tensor, scale=True), IMAGENET_MEAN, IMAGENET_STD)
-        samples = NestedTensor.from_list([tensor.to(self.device)], divisor=self.divisor)
+        normalized = normalize_images(tensor.to(self.device))
+        samples = NestedTensor.from_list([normalized], divisor=self.divisor)
         features = self.model.encode_image(samples)
         self._encoded = _EncodedImage(samples, features, size, original_size)
 

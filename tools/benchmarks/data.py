@@ -1,7 +1,7 @@
 """Reading of training and evaluation data: real images, the configuration's augmentation, batches.
 
-A round is an epoch of the loader.  The images are those of a folder with the example data of
-RefHuman and COCO (`folder`); CrowdPose's form is made from COCO's annotations:
+A round is an epoch of the loader, and its batches normalised.  The images are those of a folder
+with the example data of RefHuman and COCO (`folder`); CrowdPose's form is made from COCO's:
 
     python tools/benchmark.py --what data --threads 1 --against 647b47f
 """
@@ -23,7 +23,9 @@ DEFAULTS: dict[str, Any] = {
     "dataset": "refhuman",
     "split": "train",
     "workers": 0,
-    "form": "samples",  # or "decoding": the images alone, each once per sample
+    # "samples"; "bytes": as the loader yields them, not normalised, which is the model's device's
+    # work; "decoding": the images alone, each once per sample.
+    "form": "samples",
     "own_settings": {},
     "settings": {},
 }
@@ -35,6 +37,7 @@ _SMALL = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "refhuman-train": {},
+    "refhuman-train-bytes": {"form": "bytes"},
     "refhuman-val": {"split": "val"},
     "coco-train": {"dataset": "coco"},
     "crowdpose-train": {"dataset": "crowdpose", "own_settings": {"skeleton": "crowdpose"}},
@@ -89,13 +92,18 @@ class Epoch:
         )
         self._dataset = build_dataset(cfg, options["split"])
         self._loader = None
-        if options["form"] == "samples":
+        if options["form"] != "decoding":
             self._loader = build_loader(cfg, self._dataset)
+        self._finish = _normalization() if options["form"] == "samples" else lambda batch: batch
 
     def __call__(self) -> int:
         """Read; returns the number of samples."""
         if self._loader is not None:
-            return sum(len(targets) for _, targets in self._loader)
+            number = 0
+            for images, targets in self._loader:
+                self._finish(images)
+                number += len(targets)
+            return number
         for index in range(len(self._dataset)):
             image, _, _ = self._dataset.load_pair(index)
             image.pixels()
@@ -105,6 +113,15 @@ class Epoch:
 def prepare(options: dict[str, Any]) -> Callable[[], int]:
     """A round is an epoch of the data set; see `Epoch`."""
     return Epoch(options)
+
+
+def _normalization() -> Callable[[Any], Any]:
+    """What the engine does first with a batch."""
+    try:
+        from util.normalization import normalize_batch
+    except ImportError:  # older commits' batches are normalised
+        return lambda batch: batch
+    return normalize_batch
 
 
 def _lay_out(source: Path, target: Path, dataset: str) -> None:
