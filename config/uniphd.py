@@ -133,7 +133,9 @@ _scene = dict(
     min_area=Number(least=0, most=1),
 )
 _stage = Table(dict(until_epoch=Whole(least=1), **_scene), required=("until_epoch",))
-synthetic: Table(dict(**_lengths, **_scene, curriculum=ListOf(_stage))) = dict(
+_share = Table(dict(share=Number(least=0, most=1), **_scene), required=("share",))
+_changes = dict(curriculum=ListOf(_stage), mixture=ListOf(_share))
+synthetic: Table(dict(**_lengths, **_scene, **_changes)) = dict(
     train_length=2000,  # images per epoch, new ones in every epoch
     val_length=200,
     image_size=[192, 192],  # height, width
@@ -141,7 +143,8 @@ synthetic: Table(dict(**_lengths, **_scene, curriculum=ListOf(_stage))) = dict(
     difficulty=1.0,  # 0: clean images and plain captions; 1: everything
     caption_kinds=None,
     min_area=0.02,  # of the image; smaller people are not referred to
-    curriculum=[],
+    curriculum=[],  # easier images in the first epochs
+    mixture=[],  # shares of other images in all epochs
 )
 
 # --- training (Appendix A.2) ---------------------------------------------------------------------

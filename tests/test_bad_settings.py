@@ -94,6 +94,7 @@ VALUES = {
     "synthetic.image_size": ["64", "64,64,64", "[64,[96,64]]", "[64,[64]]", "64,x"],
     "synthetic.num_people": ["3,1", "1", "0,3", "1,15"],
     "synthetic.curriculum": ["3", "[3]", "[[]]"],
+    "synthetic.mixture": ["3", "[3]", "[[]]"],
     "lr": ["nan", "inf", "-inf", "1e999", "9" * 400, "[]", "''", "True"],
     "seed": ["9" * 400, "1e3", "''"],
     "match_costs.oks": ["nan", "-0.1", "9" * 400],

@@ -326,6 +326,7 @@ REFUSED = {
     "synthetic.caption_kinds": ["[]", "1"],
     "synthetic.min_area": ["2"],
     "synthetic.curriculum": ["1"],
+    "synthetic.mixture": ["1"],
     "prompt_probabilities": ["0.5"],
     "prompt_probabilities.text": ["-0.1", "often"],
     "prompt_probabilities.box": ["-1"],
@@ -405,6 +406,19 @@ def test_every_setting_has_a_type_with_a_range_and_refuses_something(declared, t
 def test_a_wrong_stage_of_the_curriculum(declared, curriculum, message):
     with pytest.raises(ConfigError, match=message):
         Config(declared).merge_from_dict({"synthetic.curriculum": curriculum})
+
+
+@pytest.mark.parametrize(
+    ("mixture", "message"),
+    [
+        ([{"difficulty": 0.3}], "share has to be there"),
+        ([{"share": 0.3, "until_epoch": 2}], "with some of the keys share, image_size"),
+        ([{"share": 1.5}], r"'synthetic.mixture\[0\].share' must be"),
+    ],
+)
+def test_a_wrong_share_of_the_mixture(declared, mixture, message):
+    with pytest.raises(ConfigError, match=message):
+        Config(declared).merge_from_dict({"synthetic.mixture": mixture})
 
 
 def test_what_settings_take_beside_their_defaults(declared):

@@ -334,6 +334,7 @@ def test_build_synthetic_dataset(tmp_path):
         "caption_kinds": None,
         "min_area": 0.02,
         "curriculum": [],
+        "mixture": [],
     }
     cfg = Config({**configuration(tmp_path).to_dict(), "synthetic": synthetic})
     cfg.merge_from_dict({"dataset": "synthetic", "augment": False, "eval_max_side": 80})

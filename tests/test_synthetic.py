@@ -321,6 +321,36 @@ def test_a_curriculum_changes_the_settings_epoch_by_epoch():
     assert isinstance(data, PromptedPersonDataset)
 
 
+def test_a_mixture_has_its_shares_in_every_epoch():
+    shares = [
+        dict(share=0.25, image_size=[48, 64], num_people=(1, 1)),
+        dict(share=0.5, image_size=[64, 48]),
+    ]
+    stage = dict(until_epoch=1, image_size=[80, 80])
+    settings = dict(length=60, image_size=[48, 48], difficulty=0.0, prompts_per_image=2)
+    data = dataset(curriculum=[stage], mixture=shares, **settings)
+    other = dataset(mixture=shares, **settings)
+    for epoch, rest in ((0, (80, 80)), (1, (48, 48))):
+        data.set_epoch(epoch)
+        sizes = [data.load_pair(index)[0].shape[:2] for index in range(60)]
+        assert sizes[::2] == sizes[1::2]  # of one image
+        assert set(sizes) == {(48, 64), (64, 48), rest}
+        assert 8 <= sizes.count((48, 64)) <= 24 and 20 <= sizes.count((64, 48)) <= 40
+        truth = data.ground_truth()
+        assert [(e["height"], e["width"]) for e in truth["images"]] == sizes
+    # Which images are whose does not depend on the rest.
+    of_share = [data.load_pair(i)[0] for i in range(60) if sizes[i] != rest]
+    other.set_epoch(1)
+    same = [other.load_pair(i)[0] for i in range(60) if sizes[i] != rest]
+    assert all(np.array_equal(a, b) for a, b in zip(of_share, same, strict=True))
+    held = dataset(training=False, mixture=shares, **settings)
+    assert {held.load_pair(i)[0].shape[:2] for i in range(20)} == {(48, 48)}
+    assert dataset(mixture=[dict(share=share) for share in (0.1, 0.2, 0.7)])
+    for wrong in ([dict(share=0.7), dict(share=0.4)], [dict(share=-1)], [dict(difficulty=1)], [3]):
+        with pytest.raises(UserError, match="mixture"):
+            dataset(mixture=wrong)
+
+
 def test_difficulty_has_an_effect():
     easy, hard = scenes(40, 0.0), scenes(40, 1.0)
 

@@ -16,6 +16,8 @@ from datasets.synthetic.scene import Scene
 from datasets.transforms import keep_size
 from util.errors import UserError
 
+_MIXTURE_STREAM = 0x317C
+
 
 def build(cfg: Any, split: str, transform: Transform, skeleton: Skeleton) -> SyntheticRefHuman:
     """The data set of the configuration; see `datasets.build_dataset`.
@@ -52,6 +54,9 @@ class SyntheticRefHuman(PromptedPersonDataset):
         curriculum: stages for training, in order: each a mapping with "until_epoch" and any of the
             settings of the line above, which replace the given ones in the epochs (from 0) below
             "until_epoch".  After the last stage the given settings hold.
+        mixture: shares of the images for training, in every epoch: each a mapping with "share", the
+            probability of an image to be one of them, and any of the same settings, which replace
+            the given ones in it.  The rest follows the curriculum.
         prompts_per_image: samples of an image, for different people as far as there are.
         seed: of the random streams, not negative.
         skeleton: has to be COCO's.
@@ -72,6 +77,7 @@ class SyntheticRefHuman(PromptedPersonDataset):
         caption_kinds: Sequence[str] | None = None,
         min_area: float = 0.02,
         curriculum: Sequence[Mapping[str, Any]] = (),
+        mixture: Sequence[Mapping[str, Any]] = (),
         prompts_per_image: int = 1,
         seed: int = 0,
         skeleton: Skeleton = COCO,
@@ -93,27 +99,43 @@ class SyntheticRefHuman(PromptedPersonDataset):
             caption_kinds=caption_kinds,
             min_area=min_area,
         )
+
+        def changed(kind: str, key: str, entry: Any) -> tuple[Any, SceneGenerator]:
+            """Value of `key` in a stage or share, and the generator of its settings."""
+            changes = dict(entry) if isinstance(entry, Mapping) else {}
+            value = changes.pop(key, None)
+            if not isinstance(value, (int, float)) or set(changes) - set(settings):
+                raise UserError(
+                    f"a {kind} has to hold '{key}' and any of {sorted(settings)}, got {entry!r}"
+                )
+            return value, SceneGenerator(seed, split, **{**settings, **changes})
+
         self._final = SceneGenerator(seed, split, **settings)
         self._stages: list[tuple[int, SceneGenerator]] = []
         for stage in curriculum if training else ():
-            changes = dict(stage) if isinstance(stage, Mapping) else {}
-            until = changes.pop("until_epoch", None)
-            if not isinstance(until, int) or set(changes) - set(settings):
-                raise UserError(
-                    f"a stage of the curriculum has to hold 'until_epoch' and any of "
-                    f"{sorted(settings)}, got {stage!r}"
-                )
+            until, generator = changed("stage of the curriculum", "until_epoch", stage)
             if self._stages and until <= self._stages[-1][0]:
                 raise UserError(
                     f"the stages of the curriculum have to end one after the other, got "
                     f"until_epoch {until} after {self._stages[-1][0]}"
                 )
-            self._stages.append((until, SceneGenerator(seed, split, **{**settings, **changes})))
+            self._stages.append((until, generator))
+        # Each with the probability of an image to be of its own share or of one before it.
+        self._shares: list[tuple[float, SceneGenerator]] = []
+        for part in mixture if training else ():
+            share, generator = changed("share of the mixture", "share", part)
+            below = self._shares[-1][0] if self._shares else 0.0
+            if share < 0 or below + share > 1 + 1e-9:  # 0.1 + 0.2 + 0.7
+                raise UserError(
+                    f"the shares of the mixture must not be negative and have to be at most 1 "
+                    f"together, got {share} after {below:g} for those before it"
+                )
+            self._shares.append((below + share, generator))
         self._ground_truth: dict[str, Any] | None = None
 
     @property
     def generator(self) -> SceneGenerator:
-        """The generator of the current epoch."""
+        """The generator of the current epoch, for images of no share of the mixture."""
         return next((g for until, g in self._stages if self.epoch < until), self._final)
 
     def __len__(self) -> int:
@@ -134,7 +156,14 @@ class SyntheticRefHuman(PromptedPersonDataset):
         turns = self.prompts_per_image
         scenes = -(-self.length // turns)
         first = self.epoch * scenes if self.training else 0
-        return self.generator.scene_and_pair(first + index // turns, index % turns, turns)
+        scene = first + index // turns
+        return self._generator_of(scene).scene_and_pair(scene, index % turns, turns)
+
+    def _generator_of(self, scene: int) -> SceneGenerator:
+        if not self._shares:
+            return self.generator
+        chance = np.random.default_rng((self.seed, scene, _MIXTURE_STREAM)).random()
+        return next((g for limit, g in self._shares if chance < limit), self.generator)
 
     def ground_truth(self) -> dict[str, Any]:
         """Images, annotations and people of all pairs of the epoch (drawn once in evaluation)."""
