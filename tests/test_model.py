@@ -70,7 +70,7 @@ def test_output_contract(built, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_image_does_not_depend_on_its_neighbours(built, kind):
+def test_an_image_does_not_depend_on_its_neighbours(built, kind):
     model = built[0].eval()
     batch, prompts = random_batch(), all_prompts()[kind]
     with torch.inference_mode():

@@ -243,7 +243,7 @@ def test_the_prompts_of_an_image_share_its_scene(monkeypatch):
     assert len(drawn) == len(set(drawn))
 
 
-def test_several_prompts_of_a_image():
+def test_several_prompts_of_an_image():
     data = dataset(prompts_per_image=2, num_people=(2, 3), difficulty=0.0)
     pairs = [data.load_pair(i) for i in range(12)]
     different = 0
