@@ -6,6 +6,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from util import normalization
 from util.images import IMAGENET_MEAN, IMAGENET_STD
 from util.nested_tensor import NestedTensor
 from util.normalization import normalize_batch, normalize_images
@@ -32,6 +33,7 @@ def test_images_are_normalised_as_torchvision_does(images):
     normalized = normalize_images(images)
     assert normalized.dtype == torch.float32 and normalized.is_contiguous()
     assert torch.equal(normalized, expected_of(images))
+    assert torch.equal(normalization._arithmetic(images), normalized)  # what a GPU does
 
 
 def batch_of_bytes():
