@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from PIL import Image
 # Several test workers on few cores: one thread each is faster than all of them competing. PyTorch
 # reads it when it is imported, so that here only fixtures import what imports PyTorch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The background jobs of a script ignore Ctrl-C, and so would the programs that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Offsets of the 17 COCO keypoints inside a person's box, (x, y) as fractions of its size. The
 # image shows the person from the front: its left side is on the right.
